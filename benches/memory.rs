@@ -1,4 +1,4 @@
-//! Measures the core without Node.js: `cargo bench --features bench`. `npm run bench` measures what an app sees.
+//! Measures the core without Node.js: `cargo bench --features bench`. `npm run bench` measures the package in Node.js.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -16,11 +16,11 @@ use native_store::store::memory::{Limits, MemoryStore};
 
 const SIZES: [u64; 2] = [1000, 100_000];
 const SWEPT: u64 = 100_000;
-/// Few relative to the smallest store, so that its size stays the same.
+/// Few compared with the sessions of the smallest store, so that its size hardly changes.
 const BATCH: u64 = 50;
 const FAR_OFF: i64 = 4_000_000_000_000;
 
-/// A session of FluidAuth's three fields. A number always gives the same one.
+/// A session with the three fields of FluidAuth. A number always gives the same session.
 struct Login {
     id: String,
     user: UserKeyBuf,
@@ -33,7 +33,7 @@ impl Login {
     }
 
     fn ending_at(number: u64, millis: i64) -> Self {
-        // Eighteen bytes that look random, like those of `randomBytes`.
+        // 18 bytes that look as random as those of `randomBytes`.
         let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let id = format!("{mixed:016x}{:016x}{:04x}", mixed.swap_bytes() ^ number, mixed >> 48);
         Self {
@@ -43,7 +43,7 @@ impl Login {
         }
     }
 
-    /// Packs the id each time, as a call from JavaScript does.
+    /// Packs the id each time, like a call from JavaScript.
     fn create_in(&self, store: &MemoryStore) {
         let content = Content { user: Some(self.user.as_key()), body: Body::Plain(FieldOrder::UserFirst) };
         store.create(&Session { id: self.packed(), expires: self.expires, content }).unwrap();
@@ -62,15 +62,15 @@ fn filled(size: u64) -> MemoryStore {
     store
 }
 
-/// Sums the times of `run` for batches of logins that are not in a store of `size`.
+/// Calls `run` with batches of logins that a store of `size` does not have, and returns the sum of its times.
 fn in_batches(size: u64, iterations: u64, mut run: impl FnMut(&[Login]) -> Duration) -> Duration {
-    let mut took = Duration::ZERO;
+    let mut elapsed = Duration::ZERO;
     for first in (0..iterations).step_by(BATCH as usize) {
         let fresh: Vec<_> =
             (first..iterations.min(first + BATCH)).map(|number| Login::new(size + number)).collect();
-        took += run(&fresh);
+        elapsed += run(&fresh);
     }
-    took
+    elapsed
 }
 
 fn timed(run: impl FnOnce()) -> Duration {
@@ -112,9 +112,9 @@ fn calls(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("create", size), |bencher| {
             bencher.iter_custom(|iterations| {
                 in_batches(size, iterations, |fresh| {
-                    let took = timed(|| create(fresh));
+                    let elapsed = timed(|| create(fresh));
                     delete(fresh);
-                    took
+                    elapsed
                 })
             });
         });
@@ -184,9 +184,9 @@ fn endings(criterion: &mut Criterion) {
                 let end = |_| {
                     let (store, start) = (filled(), Instant::now());
                     let ended = black_box(store.end_by_user(of_user.as_key(), None));
-                    let took = start.elapsed();
+                    let elapsed = start.elapsed();
                     assert_eq!(ended.count(), OF_ONE_USER);
-                    took
+                    elapsed
                 };
                 (0..iterations).map(end).sum()
             });
@@ -196,9 +196,9 @@ fn endings(criterion: &mut Criterion) {
                 let detach = |_| {
                     let (store, start) = (filled(), Instant::now());
                     let cleared = black_box(store.detach_all());
-                    let took = start.elapsed();
+                    let elapsed = start.elapsed();
                     drop(cleared);
-                    took
+                    elapsed
                 };
                 (0..iterations).map(detach).sum()
             });
@@ -206,7 +206,7 @@ fn endings(criterion: &mut Criterion) {
     }
 }
 
-/// Measures creates in a full store, where each ends another session.
+/// Measures creations in a full store, where each one evicts another session.
 fn evictions(criterion: &mut Criterion) {
     const SESSIONS: usize = 100_000;
     let mut group = criterion.benchmark_group("MemoryStore");

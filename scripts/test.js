@@ -1,7 +1,7 @@
 "use strict";
 
-// `npm test`: everything, on a fresh checkout too. With `--addon` only what needs nothing but a built addon, for the
-// machines that others built it for.
+// `npm test`: runs all tests, on a fresh checkout too. With `--addon` it only runs the tests that need nothing but a
+// built addon, for machines that did not build it themselves.
 const { spawn } = require("node:child_process");
 const fs = require("node:fs");
 const os = require("node:os");
@@ -27,8 +27,8 @@ const NEED_MORE_THAN_THE_ADDON = [
   "types.test.js",
 ];
 
-/** By default Node runs one file at a time on two cores. Many of them wait for servers and deadlines most of the time. */
-const FILES_AT_ONCE = Math.max(3, os.availableParallelism());
+/** By default Node runs one file at a time on two cores, but many files mostly wait for servers and deadlines. */
+const MAX_CONCURRENT_FILES = Math.max(3, os.availableParallelism());
 
 const cargoTest = (title, args) => ({
   title,
@@ -37,7 +37,7 @@ const cargoTest = (title, args) => ({
   args: ["test", "--locked", ...args],
 });
 
-/** Node 20 takes no patterns, hence the names. */
+/** Passes the names of the files, because Node 20 takes no patterns. */
 function javaScriptTests(without = []) {
   const files = fs.readdirSync(TESTS).filter((file) => file.endsWith(".test.js") && !without.includes(file));
   return {
@@ -46,17 +46,17 @@ function javaScriptTests(without = []) {
     command: process.execPath,
     args: [
       "--test",
-      `--test-concurrency=${FILES_AT_ONCE}`,
+      `--test-concurrency=${MAX_CONCURRENT_FILES}`,
       "--test-reporter=spec",
       ...files.map((file) => path.join("__test__", file)),
     ],
   };
 }
 
-// All in one build: the binding, the core, and processes that are killed, which need the feature.
+// One build for all: the binding, the core, and the tests that kill processes, which need the feature.
 const RUST_TESTS = cargoTest("Rust tests", ["--features", "crash-points"]);
 
-// With the binding the crate has an allocator of its own.
+// Without the binding, because with it the crate has its own allocator.
 const ALLOCATIONS = cargoTest("Rust tests of allocations", [
   "--no-default-features",
   "--test",
@@ -79,16 +79,16 @@ const MUTANTS = {
 };
 
 /**
- * Groups of lanes of steps. Lanes run side by side, which only steps without a clock and a deadline may. Cargo still
- * compiles one after the other: while one compiles, another one runs.
+ * Returns groups of lanes of steps. The lanes of a group run concurrently, so their steps must not depend on real time.
+ * Cargo still compiles for one step at a time, and another step runs during that.
  */
 function allTests() {
   // The simulator needs locks that only Linux has.
-  const beside = process.platform === "linux" ? [[MUTANTS]] : [];
-  return [[[RUST_TESTS]], [[ALLOCATIONS, SHUTTLE], ...beside], [[javaScriptTests()]]];
+  const mutantLanes = process.platform === "linux" ? [[MUTANTS]] : [];
+  return [[[RUST_TESTS]], [[ALLOCATIONS, SHUTTLE], ...mutantLanes], [[javaScriptTests()]]];
 }
 
-/** Numbers the steps as in `[3/7] Rust tests`. */
+/** Numbers the titles of the steps: `[3/7] Rust tests`. */
 function numbered(groups, before) {
   const total = before + groups.flat(2).length;
   let number = before;
@@ -101,15 +101,15 @@ function passedIn(output) {
   return counts.reduce((sum, [, rust, javaScript]) => sum + Number(rust ?? javaScript), 0);
 }
 
-/** What was left out, by the reason: how many tests, and groups of tests. */
-function countLeftOut(output, counts) {
-  // As the reporter `spec` shows what is skipped.
+/** Adds the skipped tests and groups of tests in the output to the counts by reason. */
+function countSkipped(output, counts) {
+  // The format in which the reporter `spec` prints skipped tests.
   for (const [, reason] of output.matchAll(/^\s*\ufe63 .+ \([\d.]+ms\) # (.+)$/gm)) {
     counts.set(reason, (counts.get(reason) ?? 0) + 1);
   }
 }
 
-/** Compiles the Rust tests, and prints nothing: cargo repeats its messages in the step that runs them. */
+/** Compiles the Rust tests without output, because cargo repeats its messages in the step that runs them. */
 function compileRustTests() {
   const { command, args } = RUST_TESTS;
   const child = spawn(command, [...args, "--no-run"], { cwd: ROOT, stdio: "ignore" });
@@ -117,13 +117,13 @@ function compileRustTests() {
   return { ended, end: () => child.kill() };
 }
 
-/** Installs and builds what the tests need. While the addon is linked, which takes one core, the other one compiles. */
+/** Installs and builds what the tests need. Linking the addon takes one core, so another one compiles the tests. */
 async function prepare(total) {
   if (addonIsCurrent()) return setup(total);
   const compilation = compileRustTests();
   try {
     setup(total);
-    console.log("compiling the Rust tests, begun before ...");
+    console.log("waiting for the compilation of the Rust tests ...");
     await compilation.ended;
   } finally {
     compilation.end();
@@ -137,7 +137,7 @@ async function main() {
   if (!onlyAddon) await prepare(total);
 
   const passed = { Rust: 0, JavaScript: 0 };
-  const leftOut = new Map();
+  const skipped = new Map();
   let cases = 0;
   const properties = rustProperties([path.join(ROOT, "src"), path.join(ROOT, "tests")]);
   for (const lanes of groups) {
@@ -149,15 +149,15 @@ async function main() {
     }
     for (const { step, output } of results) {
       passed[step.language] += passedIn(output);
-      countLeftOut(output, leftOut);
+      countSkipped(output, skipped);
       cases += rustCases(output, properties) + javaScriptCases(output);
     }
   }
   console.log(
     `\nAll passed: ${passed.Rust} Rust tests, ${passed.JavaScript} JavaScript tests, ${cases} property cases`,
   );
-  for (const [reason, count] of leftOut)
-    console.log(`Left out: ${count} tests or groups of them (${reason})`);
+  for (const [reason, count] of skipped)
+    console.log(`Skipped: ${count} tests or groups of tests (${reason})`);
   return 0;
 }
 

@@ -1,4 +1,4 @@
-//! A store in a file stays within `maxBytes`, whatever ends its sessions.
+//! The files of a FileStore stay within `maxBytes`, whatever ends its sessions.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::Range;
@@ -15,30 +15,30 @@ use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
 const SIZES: [u64; 2] = [MIB, 4 * MIB];
-/// Bytes of content: some share a page, some have several.
+/// Sizes of the content in bytes. Small records share a page, and large ones take several.
 const CONTENTS: [usize; 3] = [0, 1000, 20_000];
 const START: Millis = 1_000_000;
 const USERS: u64 = 8;
 
-/// Keeps the outcomes, by ticket.
+/// Collects the results, with their tickets.
 #[derive(Default)]
-struct Told(Mutex<Vec<(u32, Result<u64>)>>);
+struct Results(Mutex<Vec<(u32, Result<u64>)>>);
 
-impl Completions for Told {
+impl Completions for Results {
     fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
         let numbers = done.into_iter().map(|(ticket, answer)| match answer {
             Ok(Answer::Number(number)) => (ticket, Ok(number)),
-            Ok(Answer::Session(_)) => panic!("a write gave a session"),
+            Ok(Answer::Session(_)) => panic!("a write returned a session"),
             Err(error) => (ticket, Err(error)),
         });
         self.0.lock().unwrap().extend(numbers);
     }
 }
 
-/// A live session, and the number of its user.
+/// The id of a live session, and the number of its user.
 type Live = (SessionId, u64);
 
-struct Bed {
+struct Fixture {
     store: Arc<FileStore>,
     clock: Arc<MockClock>,
     max_bytes: u64,
@@ -50,9 +50,9 @@ struct Bed {
     dir: TempDir,
 }
 
-impl Bed {
+impl Fixture {
     fn new(max_bytes: u64, content: usize) -> Self {
-        // What is asked here is where pages are, nothing of the disk.
+        // These tests need no real disk.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let clock = Arc::new(MockClock::new(START));
         let store = open(dir.path(), max_bytes, &clock);
@@ -60,12 +60,12 @@ impl Bed {
     }
 
     fn filled(max_bytes: u64, content: usize) -> Self {
-        let mut bed = Self::new(max_bytes, content);
-        bed.fill();
-        bed
+        let mut fixture = Self::new(max_bytes, content);
+        fixture.fill();
+        fixture
     }
 
-    /// Closes the store, then opens another.
+    /// Closes the store, and opens another one in the same folder.
     fn reopen(&mut self, another: impl FnOnce(Arc<MockClock>) -> Arc<FileStore>) {
         let spare = tempfile::tempdir().unwrap();
         self.store = open(spare.path(), MIB, &self.clock);
@@ -77,7 +77,7 @@ impl Bed {
         (self.random >> 33) % end
     }
 
-    /// Draws a session of some user, and calls with it.
+    /// Makes a session of a random user, and passes it to `call`.
     fn with_session<T>(&mut self, call: impl FnOnce(&FileStore, &Session<'_>) -> T) -> (Live, T) {
         let name = format!("{:08x}{:010x}", self.below(1 << 31), self.made);
         self.made += 1;
@@ -87,19 +87,19 @@ impl Bed {
         (live, result)
     }
 
-    /// Creates sessions, some at once, and tells how many were refused.
+    /// Creates sessions in one batch, and returns how many of them were refused.
     fn create(&mut self, count: usize) -> usize {
-        let (told, mut drawn) = (Arc::new(Told::default()), Vec::new());
+        let (results, mut drawn) = (Arc::new(Results::default()), Vec::new());
         for ticket in 0..count as u32 {
-            let to: Arc<dyn Completions> = told.clone();
-            let begin = |store: &FileStore, session: &Session<'_>| store.begin_create(session, &to, ticket);
-            let (live, begun) = self.with_session(begin);
-            begun.unwrap();
+            let to: Arc<dyn Completions> = results.clone();
+            let start = |store: &FileStore, session: &Session<'_>| store.begin_create(session, &to, ticket);
+            let (live, started) = self.with_session(start);
+            started.unwrap();
             drawn.push(live);
         }
         self.store.flush().unwrap();
         let mut refused = 0;
-        for (ticket, outcome) in told.0.lock().unwrap().drain(..) {
+        for (ticket, outcome) in results.0.lock().unwrap().drain(..) {
             match outcome {
                 Ok(_) => self.live.push(drawn[ticket as usize].clone()),
                 Err(StoreError::Full(_)) => refused += 1,
@@ -109,27 +109,27 @@ impl Bed {
         refused
     }
 
-    /// Creates sessions until one finds no room: how many there were.
+    /// Creates sessions until one is refused, and returns how many were created.
     fn fill(&mut self) -> usize {
-        const AT_ONCE: usize = 20;
+        const BATCH: usize = 20;
         let before = self.live.len();
-        while self.create(AT_ONCE) == 0 {}
+        while self.create(BATCH) == 0 {}
         self.live.len() - before
     }
 
-    /// Deletes so many at once, in no order.
+    /// Deletes random sessions in one batch.
     fn delete(&mut self, count: usize) {
         for at in 0..count {
             let other = at + self.below((self.live.len() - at) as u64) as usize;
             self.live.swap(at, other);
         }
-        let told = Arc::new(Told::default());
-        let to: Arc<dyn Completions> = told.clone();
+        let results = Arc::new(Results::default());
+        let to: Arc<dyn Completions> = results.clone();
         for (id, _) in self.live.drain(..count) {
             assert!(self.store.begin_delete(&id, &to, 0).unwrap());
         }
         self.store.flush().unwrap();
-        assert_eq!(*told.0.lock().unwrap(), vec![(0, Ok(1)); count]);
+        assert_eq!(*results.0.lock().unwrap(), vec![(0, Ok(1)); count]);
     }
 
     fn delete_by_user(&mut self, of: u64) {
@@ -181,7 +181,7 @@ impl Bed {
         self.live.get(at).cloned()
     }
 
-    /// The file never shrinks: as large as it is, it was at most. And nothing else happened than should have.
+    /// Checks the limit and the sessions. The file never shrinks, so its present size is its maximum.
     fn check(&self, what: &str) {
         let length = self.dir.path().join("data.mdb").metadata().unwrap().len();
         let file = self.store.file_bytes().unwrap().max(length);
@@ -214,164 +214,164 @@ fn with_session<T>(live: &Live, content: usize, expires: Millis, call: impl FnOn
     call(&Session { id: id.clone(), expires: Expiry::new(expires).unwrap(), content })
 }
 
-fn for_each(test: impl Fn(Bed)) {
+fn for_each(test: impl Fn(Fixture)) {
     for max_bytes in SIZES {
         for content in CONTENTS {
-            test(Bed::filled(max_bytes, content));
+            test(Fixture::filled(max_bytes, content));
         }
     }
 }
 
 #[test]
-fn the_sessions_of_a_user_end_within_max_bytes() {
-    for_each(|mut bed| {
+fn delete_by_user_stays_within_max_bytes() {
+    for_each(|mut fixture| {
         for of in 0..USERS {
-            bed.delete_by_user(of);
+            fixture.delete_by_user(of);
         }
-        bed.check("after deleteByUser of each");
-        assert_eq!(bed.live.len(), 0);
-        assert!(bed.fill() > 10);
-        bed.check("filled again");
+        fixture.check("after deleteByUser of each");
+        assert_eq!(fixture.live.len(), 0);
+        assert!(fixture.fill() > 10);
+        fixture.check("filled again");
     });
 }
 
 #[test]
-fn what_has_expired_is_swept_within_max_bytes() {
-    for_each(|mut bed| {
-        bed.clock.advance(100);
-        assert_eq!(bed.store.clean(), Ok(bed.live.len() as u64));
-        bed.live.clear();
-        bed.check("after clean");
+fn a_sweep_stays_within_max_bytes() {
+    for_each(|mut fixture| {
+        fixture.clock.advance(100);
+        assert_eq!(fixture.store.clean(), Ok(fixture.live.len() as u64));
+        fixture.live.clear();
+        fixture.check("after clean");
     });
 }
 
 #[test]
-fn what_was_touched_is_filed_anew_within_max_bytes() {
-    for_each(|mut bed| {
+fn touches_and_a_sweep_after_them_stay_within_max_bytes() {
+    for_each(|mut fixture| {
         let later = Expiry::moved_to(START + 1000).unwrap();
         let (mut touched, mut others) = (Vec::new(), 0);
-        for (at, live) in bed.live.iter().enumerate() {
+        for (at, live) in fixture.live.iter().enumerate() {
             if at % 2 == 0 {
-                assert_eq!(bed.store.touch(&live.0, later), Ok(true));
+                assert_eq!(fixture.store.touch(&live.0, later), Ok(true));
                 touched.push(live.clone());
             } else {
                 others += 1;
             }
         }
-        bed.check("after touches");
-        bed.clock.advance(100);
-        assert_eq!(bed.store.clean(), Ok(others));
-        bed.live = touched;
-        bed.check("after clean of half");
+        fixture.check("after touches");
+        fixture.clock.advance(100);
+        assert_eq!(fixture.store.clean(), Ok(others));
+        fixture.live = touched;
+        fixture.check("after clean of half");
     });
 }
 
 #[test]
-fn a_store_is_cleared_and_filled_within_max_bytes() {
-    for_each(|mut bed| {
-        let first = bed.live.len();
+fn clearing_and_filling_a_store_stays_within_max_bytes() {
+    for_each(|mut fixture| {
+        let first = fixture.live.len();
         for _ in 0..2 {
-            bed.store.clear().unwrap();
-            bed.live.clear();
-            let filled = bed.fill();
+            fixture.store.clear().unwrap();
+            fixture.live.clear();
+            let filled = fixture.fill();
             assert!(filled * 2 > first, "{filled} after {first}");
         }
-        bed.check("cleared and filled again");
+        fixture.check("cleared and filled again");
     });
 }
 
 #[test]
-fn sessions_that_are_deleted_at_once_end_within_max_bytes() {
-    for_each(|mut bed| {
-        let half = bed.live.len() / 2;
-        bed.delete(half);
-        bed.check("after deletes of half");
-        let left = bed.live.len();
+fn deletes_in_one_batch_stay_within_max_bytes() {
+    for_each(|mut fixture| {
+        let half = fixture.live.len() / 2;
+        fixture.delete(half);
+        fixture.check("after deletes of half");
+        let left = fixture.live.len();
         for _ in 0..half.div_ceil(20) {
-            bed.create(20);
+            fixture.create(20);
         }
-        let again = bed.live.len() - left;
-        bed.check(&format!("{again} created again of {half}"));
-        // Indexes get new entries at their ends, and half-empty pages of theirs stay so.
+        let again = fixture.live.len() - left;
+        fixture.check(&format!("{again} created again of {half}"));
+        // Indexes get new entries at their ends, so their half-empty pages are not filled again.
         assert!(again * 3 > half, "{again} of {half}");
-        let all = bed.live.len();
-        bed.delete(all);
-        bed.check("after deletes of all");
+        let all = fixture.live.len();
+        fixture.delete(all);
+        fixture.check("after deletes of all");
     });
 }
 
 #[test]
-fn log_out_elsewhere_keeps_its_session_where_it_takes_several_steps() {
-    let mut bed = Bed::filled(4 * MIB, 0);
-    let (kept, of) = bed.live[0].clone();
-    let others = bed.live.iter().filter(|(id, user)| *user == of && *id != kept).count();
+fn delete_by_user_in_several_transactions_keeps_the_excepted_session() {
+    let mut fixture = Fixture::filled(4 * MIB, 0);
+    let (kept, of) = fixture.live[0].clone();
+    let others = fixture.live.iter().filter(|(id, user)| *user == of && *id != kept).count();
     assert!(others > 1000, "{others}");
-    let ended = bed.store.delete_by_user(user(of).as_key(), Some(&kept));
+    let ended = fixture.store.delete_by_user(user(of).as_key(), Some(&kept));
     assert_eq!(ended, Ok(others as u64));
-    bed.live.retain(|(id, user)| *user != of || *id == kept);
-    bed.check("after deleteByUser");
-    assert_eq!(bed.store.get_by_user(user(of).as_key()).unwrap().len(), 1);
-    // None is left to end.
-    assert_eq!(bed.store.delete_by_user(user(of).as_key(), Some(&kept)), Ok(0));
+    fixture.live.retain(|(id, user)| *user != of || *id == kept);
+    fixture.check("after deleteByUser");
+    assert_eq!(fixture.store.get_by_user(user(of).as_key()).unwrap().len(), 1);
+    // No other session of the user is left.
+    assert_eq!(fixture.store.delete_by_user(user(of).as_key(), Some(&kept)), Ok(0));
 }
 
 #[test]
-fn a_full_store_that_is_encrypted_and_limits_users_stays_within_max_bytes() {
-    let mut bed = Bed::new(MIB, 500);
-    bed.store = FileStore::open_at(
+fn an_encrypted_store_with_a_limit_per_user_stays_within_max_bytes() {
+    let mut fixture = Fixture::new(MIB, 500);
+    fixture.store = FileStore::open_at(
         &FileOptions {
-            path: bed.dir.path().join("encrypted"),
+            path: fixture.dir.path().join("encrypted"),
             max_bytes: NonZeroU64::new(MIB),
             secrets: vec![Secret::new(b"a secret of this test".to_vec())],
             max_sessions_per_user: NonZeroUsize::new(70),
             sweep_interval: Some(0),
             ..FileOptions::default()
         },
-        bed.clock.clone(),
+        fixture.clock.clone(),
     )
     .unwrap();
-    // More than there is room for, so that users' oldest make way.
+    // More sessions than fit, so the oldest of each user are evicted.
     for _ in 0..200 {
-        bed.create(20);
+        fixture.create(20);
     }
-    let stats = bed.store.stats().unwrap();
+    let stats = fixture.store.stats().unwrap();
     assert!(stats.evicted > 20 && stats.bytes > Some(MIB / 2), "{stats:?}");
     for of in 0..USERS {
-        bed.store.delete_by_user(user(of).as_key(), None).unwrap();
+        fixture.store.delete_by_user(user(of).as_key(), None).unwrap();
     }
-    assert_eq!(bed.store.size(), Ok(0));
-    assert!(bed.store.file_bytes().unwrap() <= MIB);
+    assert_eq!(fixture.store.size(), Ok(0));
+    assert!(fixture.store.file_bytes().unwrap() <= MIB);
 }
 
 #[test]
-fn a_new_session_that_ends_many_of_its_user_keeps_within_max_bytes() {
+fn a_creation_that_ends_many_sessions_of_its_user_stays_within_max_bytes() {
     for (content, free) in [(0, 100), (0, 400), (0, 1600), (1000, 100), (1000, 300)] {
-        let mut bed = Bed::new(4 * MIB, content);
-        bed.users = 1;
-        bed.fill();
-        let before = bed.live.len();
-        bed.delete(free);
+        let mut fixture = Fixture::new(4 * MIB, content);
+        fixture.users = 1;
+        fixture.fill();
+        let before = fixture.live.len();
+        fixture.delete(free);
         let options = FileOptions {
-            path: bed.dir.path().into(),
+            path: fixture.dir.path().into(),
             max_bytes: NonZeroU64::new(4 * MIB),
             max_sessions_per_user: NonZeroUsize::new(1),
             sweep_interval: Some(0),
             ..FileOptions::default()
         };
-        bed.reopen(|clock| FileStore::open_at(&options, clock).unwrap());
-        match bed.create(1) {
-            0 => bed.live.drain(..bed.live.len() - 1).for_each(drop),
+        fixture.reopen(|clock| FileStore::open_at(&options, clock).unwrap());
+        match fixture.create(1) {
+            0 => fixture.live.drain(..fixture.live.len() - 1).for_each(drop),
             refused => assert_eq!(refused, 1),
         }
-        bed.check(&format!("after a creation with {free} of {before} deleted"));
+        fixture.check(&format!("after a creation with {free} of {before} deleted"));
     }
 }
 
 #[test]
-fn sessions_of_a_user_end_in_a_full_store_whether_or_not_their_secret_is_there() {
-    let mut bed = Bed::new(MIB, 500);
-    bed.users = 1;
-    let path = bed.dir.path().join("encrypted");
+fn delete_by_user_ends_sessions_in_a_full_store_with_and_without_their_secret() {
+    let mut fixture = Fixture::new(MIB, 500);
+    fixture.users = 1;
+    let path = fixture.dir.path().join("encrypted");
     let open = |names: &[&str], clock| {
         let secrets = names.iter().map(|name| Secret::new(name.repeat(4).into_bytes())).collect();
         let options = FileOptions {
@@ -383,20 +383,20 @@ fn sessions_of_a_user_end_in_a_full_store_whether_or_not_their_secret_is_there()
         };
         FileStore::open_at(&options, clock).unwrap()
     };
-    bed.reopen(|clock| open(&["first"], clock));
-    bed.fill();
-    bed.reopen(|clock| open(&["second", "first"], clock));
-    let touched = bed.live[0].0.clone();
-    assert_eq!(bed.store.touch(&touched, Expiry::moved_to(START + 100).unwrap()), Ok(true));
-    bed.reopen(|clock| open(&["second"], clock));
-    assert_eq!(bed.store.size(), Ok(1));
-    assert_eq!(bed.store.delete_by_user(user(0).as_key(), None), Ok(1));
-    bed.reopen(|clock| open(&["second", "first"], clock));
-    assert_eq!(bed.store.size(), Ok(0));
-    assert!(bed.store.file_bytes().unwrap() <= MIB);
+    fixture.reopen(|clock| open(&["first"], clock));
+    fixture.fill();
+    fixture.reopen(|clock| open(&["second", "first"], clock));
+    let touched = fixture.live[0].0.clone();
+    assert_eq!(fixture.store.touch(&touched, Expiry::moved_to(START + 100).unwrap()), Ok(true));
+    fixture.reopen(|clock| open(&["second"], clock));
+    assert_eq!(fixture.store.size(), Ok(1));
+    assert_eq!(fixture.store.delete_by_user(user(0).as_key(), None), Ok(1));
+    fixture.reopen(|clock| open(&["second", "first"], clock));
+    assert_eq!(fixture.store.size(), Ok(0));
+    assert!(fixture.store.file_bytes().unwrap() <= MIB);
 }
 
-/// What may happen to a store that is full, or nearly so.
+/// An operation on a store that is full or nearly full.
 #[derive(Debug, Clone)]
 enum Op {
     Create { content: usize, count: usize },
@@ -421,27 +421,27 @@ fn op(content: Range<usize>) -> impl Strategy<Value = Op> {
 }
 
 fn perform(max_bytes: u64, ops: &[Op]) {
-    let mut bed = Bed::filled(max_bytes, 0);
+    let mut fixture = Fixture::filled(max_bytes, 0);
     for op in ops {
-        bed.apply(op);
+        fixture.apply(op);
     }
-    bed.check(&format!("after {ops:?}"));
+    fixture.check(&format!("after {ops:?}"));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
-    fn whatever_happens_to_a_full_store_happens_within_max_bytes(
+    fn random_operations_on_a_full_store_stay_within_max_bytes(
         size in 0..SIZES.len(),
         ops in proptest::collection::vec(op(0..1200), 1..40),
     ) {
         perform(SIZES[size], &ops);
     }
 
-    /// A touch of one that has pages of its own writes it anew, and is not refused where that finds no room.
+    /// Makes no touches: a touch rewrites a large session, and is not refused if there is no room for that.
     #[test]
-    fn large_sessions_that_are_not_touched_come_and_go_within_max_bytes(
+    fn random_operations_on_large_sessions_stay_within_max_bytes(
         size in 0..SIZES.len(),
         ops in proptest::collection::vec(op(0..30_000), 1..40),
     ) {

@@ -1,5 +1,5 @@
-//! A redo log that was damaged, cut short, replaced or removed: a store that needs it is refused, and nothing in its
-//! folder is changed. The end of a log that was never synced may be torn.
+//! A redo log was damaged, truncated, replaced or removed. Opening a store that needs the log fails, and nothing in its
+//! folder is changed. The end of a log may be torn if it was never synced.
 
 #![cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 
@@ -16,34 +16,35 @@ use native_store::store::{Cursor, FileStore, SessionStore};
 
 use disk::image::Image;
 use disk::logs::{no_growth, small_log};
-use disk::run::{Used, perform};
-use disk::sessions::{self, Draft, FAR, Lane, Model, Op, START, Setup, View, look, options};
+use disk::run::{RecordedStore, perform};
+use disk::sessions::{self, FAR, Lane, Model, Op, START, Setup, TestSession, View, look, options};
 use disk::{Call, Event, Failure, Fault, Random};
 
 const CORRUPT: &str = "ERR_STORE_CORRUPT";
 
-/// A store that was killed while it had a log.
+/// The files of a store whose process was killed while it had a log.
 struct Killed {
     image: Image,
     setup: Setup,
-    /// Where the batches stand in the file, in the order in which they were written.
+    /// The ranges of the batches in the log file, in the order of their writes.
     batches: Vec<Range<usize>>,
-    /// What is seen with the first so many of them.
+    /// The views of the store with the first 0, 1, 2, … batches.
     views: Vec<View>,
 }
 
-/// Has a store make batches after what is in its data file. `sync_after` has everysec sync so many of them.
+/// Makes a store with sessions in its data file, and then this many batches in its log. Returns its files as if its
+/// process were killed.
 fn kill(durability: Durability, batches: usize, seed: u64) -> Killed {
     let mut random = Random::new(seed);
     let setup = Setup::logged(seed.is_multiple_of(2), durability);
-    let used = Used::open(setup, &small_log(), START);
-    used.disk.fail(&[no_growth()]);
+    let recorded = RecordedStore::open(setup, &small_log(), START);
+    recorded.disk.fail(&[no_growth()]);
     let mut lane = Lane::new(Model::default(), START);
     for nth in 0..8 {
-        perform(&create(nth, &mut random), 0, &mut lane, &used);
+        perform(&create(nth, &mut random), 0, &mut lane, &recorded);
     }
-    used.store().ids(Cursor::default()).unwrap();
-    used.disk.take_log();
+    recorded.store().ids(Cursor::default()).unwrap();
+    recorded.disk.take_log();
     let mut views = vec![lane.last().view(START)];
     for nth in 0..batches as u64 {
         let op = if nth % 3 == 2 {
@@ -51,11 +52,11 @@ fn kill(durability: Durability, batches: usize, seed: u64) -> Killed {
         } else {
             create(8 + nth, &mut random)
         };
-        perform(&op, 0, &mut lane, &used);
+        perform(&op, 0, &mut lane, &recorded);
         views.push(lane.last().view(START));
     }
-    let log = used.disk.log_file();
-    let written = used.disk.take_log().into_iter().filter_map(|event| match event {
+    let log = recorded.disk.log_file();
+    let written = recorded.disk.take_log().into_iter().filter_map(|event| match event {
         Event::Write { file, at, bytes, .. } if Some(file) == log => {
             Some(at as usize..at as usize + bytes.len())
         }
@@ -63,13 +64,13 @@ fn kill(durability: Durability, batches: usize, seed: u64) -> Killed {
     });
     let batches_found: Vec<Range<usize>> = written.collect();
     assert_eq!(batches_found.len(), batches, "a batch is one write");
-    assert_eq!(used.clock.now(), START);
-    Killed { image: Image::of(used.dir.path()), setup, batches: batches_found, views }
+    assert_eq!(recorded.clock.now(), START);
+    Killed { image: Image::of(recorded.dir.path()), setup, batches: batches_found, views }
 }
 
 fn create(nth: u64, random: &mut Random) -> Op {
     let user = Some(sessions::user_name(0, nth % 5));
-    Op::Create(Draft::new(sessions::id_text(0, nth), user, FAR, 300, random))
+    Op::Create(TestSession::new(sessions::id_text(0, nth), user, FAR, 300, random))
 }
 
 impl Killed {
@@ -87,7 +88,7 @@ impl Killed {
                 assert!(Image::of(dir.path()) == image, "the folder has changed: {error}");
                 let name = disk::LOG;
                 assert!(error.to_string().contains(name), "the error does not name {name}: {error}");
-                // With the right log it opens all the same.
+                // With the original log, the store still opens.
                 self.image.put(dir.path());
                 let (store, _) = sessions::open(dir.path(), self.setup, START).unwrap();
                 assert!(look(&store, 1).unwrap() == *self.views.last().unwrap());
@@ -100,7 +101,7 @@ impl Killed {
         self.image.log.clone().unwrap()
     }
 
-    /// The log with one bit flipped.
+    /// The log with one flipped bit in the byte at this offset.
     fn flipped(&self, at: usize, random: &mut Random) -> Vec<u8> {
         let mut log = self.log();
         log[at] ^= 1 << random.below(8);
@@ -109,7 +110,7 @@ impl Killed {
 }
 
 #[test]
-fn a_store_without_the_log_that_it_needs_is_refused() {
+fn a_store_does_not_open_without_the_log_that_it_needs() {
     let killed = kill(Commit, 6, 1);
     let other = kill(Commit, 6, 3);
     assert!(killed.open(Some(killed.log())) == Ok(killed.views.last().unwrap().clone()));
@@ -125,22 +126,22 @@ fn a_store_without_the_log_that_it_needs_is_refused() {
         assert_eq!(killed.open(Some(log)), Err(CORRUPT), "{added} bytes more");
     }
     assert_eq!(killed.open(Some(vec![0; len])), Err(CORRUPT));
-    // Its first page is right, and the rest of an older lap or of nothing.
+    // The first page is intact, and the rest of the ring is empty.
     let mut emptied = killed.log();
     emptied[4096..].fill(0);
-    // Nothing vouches for the batches any more but the data file.
+    // Only the data file can show that batches are missing.
     let found = killed.open(Some(emptied));
     assert!(found == Err(CORRUPT) || found == Ok(killed.views[0].clone()), "{found:?}");
 }
 
 #[test]
-fn a_flipped_bit_in_what_was_synced_is_found() {
+fn a_flipped_bit_in_a_synced_batch_is_detected() {
     let mut flips = 0;
     for seed in [1, 2] {
         let killed = kill(Commit, 8, seed);
         let mut random = Random::new(seed);
         for at in 0..40 {
-            // 12 to 16 is the checksum, and 16 to 40 what it covers.
+            // Bytes 12 to 16 are the checksum, which covers bytes 16 to 40.
             assert_eq!(killed.open(Some(killed.flipped(at, &mut random))), Err(CORRUPT), "byte {at}");
             flips += 1;
         }
@@ -154,7 +155,7 @@ fn a_flipped_bit_in_what_was_synced_is_found() {
                 flips += 1;
             }
         }
-        // Nobody can tell it from a batch that was torn while it was written.
+        // A damaged last batch looks like a batch that was torn during its write.
         for _ in 0..16 {
             let at = last.start + random.below(last.len() as u64) as usize;
             let found = killed.open(Some(killed.flipped(at, &mut random)));
@@ -172,14 +173,14 @@ fn a_flipped_bit_in_what_was_synced_is_found() {
 }
 
 #[test]
-fn a_batch_that_was_synced_and_is_gone_is_noticed() {
+fn a_missing_synced_batch_is_detected() {
     let killed = kill(Commit, 8, 1);
     let (_, others) = killed.batches.split_last().unwrap();
     for (nth, batch) in others.iter().enumerate() {
         let mut log = killed.log();
         log[batch.clone()].fill(0);
         assert_eq!(killed.open(Some(log)), Err(CORRUPT), "batch {nth}");
-        // The one before it in its place.
+        // The batch before it is in its place.
         if nth > 0 && killed.batches[nth - 1].len() == batch.len() {
             let mut log = killed.log();
             log.copy_within(killed.batches[nth - 1].clone(), batch.start);
@@ -188,9 +189,9 @@ fn a_batch_that_was_synced_and_is_gone_is_noticed() {
     }
 }
 
-/// With everysec the last batches are not synced: any of them may be lost, and then those behind it.
+/// With everysec the last batches are not synced. Any of them may be lost, together with all later batches.
 #[test]
-fn a_torn_end_that_was_never_synced_is_no_damage() {
+fn a_torn_end_that_was_never_synced_is_not_damage() {
     let mut random = Random::new(1);
     let killed = kill(EverySec, 8, 1);
     for (nth, batch) in killed.batches.iter().enumerate() {
@@ -207,7 +208,8 @@ fn a_torn_end_that_was_never_synced_is_no_damage() {
     }
 }
 
-/// Its id decides: a data file that does not ask for the log was closed, restored or made anew since.
+/// The data file names the id of the log that it needs. It names none if the store was closed, restored or created
+/// again.
 #[test]
 fn a_log_that_the_store_does_not_need_is_never_read() {
     let killed = kill(Commit, 6, 2);
@@ -215,7 +217,7 @@ fn a_log_that_the_store_does_not_need_is_never_read() {
     killed.image.put(dir.path());
     let (store, _) = sessions::open(dir.path(), killed.setup, START).unwrap();
     let mut random = Random::new(7);
-    // Not in the log that is left.
+    // These changes are not in the old log.
     create(30, &mut random).perform(&store).unwrap();
     Op::Delete { id: sessions::id_text(0, 8) }.perform(&store).unwrap();
     let view = look(&store, 1).unwrap();
@@ -227,7 +229,7 @@ fn a_log_that_the_store_does_not_need_is_never_read() {
         }
         let (store, _) = sessions::open(dir.path(), killed.setup, START).unwrap();
         assert!(look(&store, 1).unwrap() == view);
-        // It has a log again, and does not mind what was in the file.
+        // The store starts a log again, whatever the file contained.
         create(31, &mut random).perform(&store).unwrap();
         assert!(store.stats().unwrap().log.unwrap().size > 0);
         Op::Delete { id: sessions::id_text(0, 31) }.perform(&store).unwrap();
@@ -239,9 +241,9 @@ fn a_log_that_the_store_does_not_need_is_never_read() {
     assert!(look(&store, 1).unwrap() == View::default());
 }
 
-/// One that reads alone cannot recover a damaged log either, and changes nothing.
+/// A read-only process cannot recover a damaged log, and changes nothing.
 #[test]
-fn a_damaged_log_is_refused_by_one_who_reads_alone() {
+fn a_read_only_process_refuses_a_damaged_log() {
     let killed = kill(Commit, 6, 1);
     let mut log = killed.log();
     log[killed.batches[0].start + 60] ^= 1;
@@ -258,11 +260,12 @@ fn a_damaged_log_is_refused_by_one_who_reads_alone() {
     }
 }
 
-/// A log is given up as a whole or not at all, also by a disk that fails. Then the file has its name again.
+/// A log is discarded completely or not at all, even if the disk fails. If it is not discarded, the file has its name
+/// again.
 #[test]
-fn a_log_that_cannot_be_given_up_stays_as_it_is() {
+fn a_log_that_cannot_be_discarded_stays_unchanged() {
     let calls =
-        [Call::Write, Call::Sync, Call::WriteThrough, Call::TakeBack, Call::FolderSync, Call::LogRead];
+        [Call::Write, Call::Sync, Call::WriteThrough, Call::RollBack, Call::FolderSync, Call::LogRead];
     let failures =
         [Failure::Refused(libc::EIO), Failure::Refused(libc::ENOSPC), Failure::Doubtful(libc::EIO)];
     let mut failed = 0;
@@ -300,7 +303,7 @@ fn a_log_that_cannot_be_given_up_stays_as_it_is() {
             }
             discard().unwrap();
             let (store, _) = sessions::open(dir.path(), killed.setup, START).unwrap();
-            // The batch that is damaged and the one behind it create a session each.
+            // The damaged batch and the batch after it create one session each.
             assert!(look(&store, 1).unwrap() == killed.views[6], "{what}");
             assert_eq!(store.verify(&mut |_, _| ()).unwrap().problems, [""; 0], "{what}");
         }

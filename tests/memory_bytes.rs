@@ -1,5 +1,5 @@
-//! `stats().bytes` of a `MemoryStore` agrees with what the store allocates, within a tenth, and `maxBytes` bounds it.
-// With the binding the crate has an allocator of its own.
+//! `stats().bytes` of a `MemoryStore` agrees with the allocated memory within 10 %, and `maxBytes` limits it.
+// With the feature `binding` the crate has its own allocator.
 #![cfg(not(feature = "binding"))]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -20,21 +20,21 @@ thread_local! {
 }
 
 fn count(bytes: isize) {
-    // It fails while a thread ends, where nobody counts.
+    // This fails while a thread exits, and is not needed then.
     let _ = ALLOCATED.try_with(|allocated| allocated.set(allocated.get() + bytes));
 }
 
-// SAFETY: all calls are passed on to the system's allocator as they are.
+// SAFETY: all calls are passed on unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        // SAFETY: as for this method.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         count(-(layout.size() as isize));
-        // SAFETY: as for this method.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -42,7 +42,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// A store, and what was allocated before it held sessions.
+/// A store, and the bytes that were allocated before it had sessions.
 struct Measured {
     store: MemoryStore,
     before: isize,
@@ -54,7 +54,7 @@ impl Measured {
         Self { store, before: ALLOCATED.get() }
     }
 
-    /// What the sessions take.
+    /// The bytes that the sessions have allocated.
     fn allocated(&self) -> usize {
         (ALLOCATED.get() - self.before) as usize
     }
@@ -95,7 +95,7 @@ fn each_kind_of_store() -> [(&'static str, Limits); 3] {
 }
 
 #[test]
-fn of_sessions_of_one_size() {
+fn bytes_agree_for_sessions_of_one_size() {
     for (kind, limits) in each_kind_of_store() {
         for len in [0, 100, 500, 3000] {
             let measured = Measured::new(limits);
@@ -106,7 +106,7 @@ fn of_sessions_of_one_size() {
 }
 
 #[test]
-fn of_sessions_of_many_sizes_of_which_most_are_deleted() {
+fn bytes_agree_after_most_sessions_of_many_sizes_are_deleted() {
     for (kind, limits) in each_kind_of_store() {
         let measured = Measured::new(limits);
         (0..40_000).for_each(|number| measured.create(number, number, number * 7 % 1200));
@@ -122,7 +122,7 @@ fn of_sessions_of_many_sizes_of_which_most_are_deleted() {
 }
 
 #[test]
-fn of_sessions_of_users_with_many() {
+fn bytes_agree_for_users_with_many_sessions() {
     for (kind, limits) in each_kind_of_store() {
         let measured = Measured::new(limits);
         (0..50_000).for_each(|number| measured.create(number, number % 20, 10));
@@ -133,9 +133,9 @@ fn of_sessions_of_users_with_many() {
     }
 }
 
-/// Sessions of a new size in each round. One in 40 is used again and again, so that it outlives the others.
+/// Creates sessions of a new size in each round. One session in 40 is used regularly, so it outlives the others.
 #[test]
-fn max_bytes_bounds_what_the_store_takes_when_some_sessions_outlive_the_others() {
+fn max_bytes_limits_the_memory_when_some_sessions_outlive_the_others() {
     const MAX: usize = 8_000_000;
     let measured = Measured::new(max_bytes(MAX));
     let (mut kept, mut number) = (Vec::new(), 0);
@@ -154,7 +154,7 @@ fn max_bytes_bounds_what_the_store_takes_when_some_sessions_outlive_the_others()
         measured.assert_bytes_agree(&format!("round {round}"));
         assert!(measured.allocated() < MAX + MAX / 10, "{} bytes", measured.allocated());
     }
-    // The bound is no use if it costs sessions: the memory is full of them.
+    // The store must also use its memory: most of it must hold sessions.
     let live = measured.store.size().unwrap() as usize;
     assert!(live * 1300 > MAX * 8 / 10, "{live} sessions");
     assert!(kept.iter().all(|kept| measured.store.get(kept).unwrap().is_some()));

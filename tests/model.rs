@@ -1,4 +1,4 @@
-//! Random operations on a store and on a plain model of it, which must agree after each.
+//! Performs random operations on a store and on a simple model. Both must agree after each operation.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ fn max_lifetime() -> impl Strategy<Value = Lifetime> {
     proptest::option::of(1..90_u64).prop_map(Lifetime::new)
 }
 
-/// What the model has of a session.
+/// A session of the model.
 #[derive(Debug, Clone, PartialEq)]
 struct Entry {
     id: u8,
@@ -89,7 +89,7 @@ struct Entry {
     used: u64,
 }
 
-/// The contract as plainly as possible: live sessions in a list, and no expired ones.
+/// The simplest implementation of the contract: a list of live sessions. Expired sessions are removed immediately.
 struct Model {
     live: Vec<Entry>,
     limits: Limits,
@@ -107,7 +107,7 @@ impl Model {
         self.live.retain(|entry| entry.expires > now);
     }
 
-    /// The promise of `maxLifetime`.
+    /// The expiry within `maxLifetime`.
     fn end(&self, expires: Millis, created_at: Millis) -> Millis {
         self.limits.max_lifetime.max().map_or(expires, |max| expires.min(created_at + max as Millis))
     }
@@ -150,7 +150,7 @@ impl Model {
         Ok(true)
     }
 
-    /// Changes nothing if there is no room.
+    /// Ends sessions to make room for a new one. Changes nothing if it returns an error.
     fn make_room(&mut self, new: &Entry, replaces: Option<u8>) -> Result<(), &'static str> {
         let mut rest: Vec<Entry> =
             self.live.iter().filter(|entry| Some(entry.id) != replaces).cloned().collect();
@@ -192,7 +192,7 @@ fn user_key(user: u8) -> UserKeyBuf {
     UserKeyBuf::from_text(&format!("user {user}"))
 }
 
-/// Makes a session in both worlds and calls `call` with the store's.
+/// Makes a session for the store and the entry for the model, and passes both to `call`.
 fn with_session<T>(
     (id, user, lives_for, padding): (u8, Option<u8>, Millis, usize),
     now: Millis,
@@ -271,7 +271,7 @@ fn apply(op: &Op, store: &dyn SessionStore, clock: &MockClock, model: &mut Model
             store.clean().unwrap();
             let live = model.live.len() as u64;
             assert_eq!(store.size().unwrap(), live);
-            // Redis is not asked for it.
+            // RedisStore does not report this number.
             assert!(store.stats().unwrap().sessions.is_none_or(|sessions| sessions == live));
         }
         Op::Clear => {
@@ -283,7 +283,7 @@ fn apply(op: &Op, store: &dyn SessionStore, clock: &MockClock, model: &mut Model
     model.expire(clock.now());
 }
 
-/// Compares all that can be seen without using a session.
+/// Compares the store with the model, only with calls that do not count as a use of a session.
 fn compare(store: &dyn SessionStore, model: &Model) {
     let ids = all_ids(store);
     let mut expected: Vec<SessionId> = model.live.iter().map(|entry| session_id(entry.id)).collect();
@@ -326,7 +326,7 @@ fn all_ids(store: &dyn SessionStore) -> Vec<SessionId> {
     ids
 }
 
-/// The id, the creation, the expiry and the text of each session.
+/// Returns the id, creation time, expiry and text of each session.
 fn all_sessions(store: &dyn SessionStore) -> Vec<(SessionId, Option<Millis>, Millis, String)> {
     let (mut sessions, mut cursor) = (Vec::new(), Some(Cursor::default()));
     while let Some(at) = cursor {
@@ -342,8 +342,8 @@ fn all_sessions(store: &dyn SessionStore) -> Vec<(SessionId, Option<Millis>, Mil
     sessions
 }
 
-/// Applies an operation to a store with `maxBytes`. How many sessions go for another, only the store knows: it depends
-/// on how its tables lie. Which ones go, the model says.
+/// Applies an operation to a store with `maxBytes`. The number of evicted sessions depends on the layout of the tables,
+/// so it is taken from the store. The model determines which sessions they must be.
 fn apply_within_bytes(op: &Op, store: &dyn SessionStore, clock: &MockClock, model: &mut Model) {
     let (is_update, parts) = match *op {
         Op::Create { id, user, lives_for, padding } => (false, (id, user, lives_for, padding)),
@@ -358,7 +358,7 @@ fn apply_within_bytes(op: &Op, store: &dyn SessionStore, clock: &MockClock, mode
             return assert_eq!(model.find(entry.id).is_some(), !is_update);
         }
         if let Err(error) = stored {
-            // The users' sessions leave no room, whatever other visitors have.
+            // A session without a user evicts no session of a user, so there may be no room for it.
             assert_eq!((error.code(), entry.user), ("ERR_STORE_FULL", None), "{error}");
             return assert!(model.live.iter().any(|other| other.user.is_some()));
         }
@@ -366,12 +366,12 @@ fn apply_within_bytes(op: &Op, store: &dyn SessionStore, clock: &MockClock, mode
         let replaced = model.find(entry.id).map(|old| (old.created, old.created_at));
         model.live.retain(|other| other.id != entry.id);
         model.live.sort_by_key(|other| (other.user.is_some(), other.used));
-        let went = model.live.iter().filter(|other| !ids.contains(&session_id(other.id))).count();
-        let gone: Vec<Entry> = model.live.drain(..went).collect();
-        assert!(entry.user.is_some() || gone.iter().all(|other| other.user.is_none()));
-        model.evicted += went as u64;
+        let evicted = model.live.iter().filter(|other| !ids.contains(&session_id(other.id))).count();
+        let removed: Vec<Entry> = model.live.drain(..evicted).collect();
+        assert!(entry.user.is_some() || removed.iter().all(|other| other.user.is_none()));
+        model.evicted += evicted as u64;
         if entry.expires > now {
-            // An update keeps the creation. A created session may replace an expired one.
+            // An update keeps the creation time. A creation may replace an expired session.
             let kept = replaced.filter(|_| is_update);
             let (created, created_at) = kept.unwrap_or_else(|| (model.tick(), entry.created_at));
             let used = model.tick();
@@ -380,7 +380,7 @@ fn apply_within_bytes(op: &Op, store: &dyn SessionStore, clock: &MockClock, mode
     });
 }
 
-/// A place for files that is in memory, where there is one: these tests ask nothing of the disk.
+/// Creates a temporary directory, in memory if possible: these tests need no real disk.
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -389,7 +389,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_store_with_limits_does_what_its_model_does(limits in limits(), ops in proptest::collection::vec(op(), 1..120)) {
+    fn a_memory_store_with_limits_agrees_with_its_model(
+        limits in limits(),
+        ops in proptest::collection::vec(op(), 1..120),
+    ) {
         let clock = Arc::new(MockClock::new(1_000_000));
         let store = MemoryStore::new(limits, clock.clone());
         let mut model = Model { live: Vec::new(), limits, ticks: 0, evicted: 0 };
@@ -400,11 +403,11 @@ proptest! {
     }
 
     #[test]
-    fn a_store_with_max_bytes_keeps_them_and_the_order_of_eviction(
+    fn a_memory_store_with_max_bytes_keeps_the_limit_and_the_eviction_order(
         max_bytes in 3000..12_000_usize,
         ops in proptest::collection::vec(op(), 1..120),
     ) {
-        // A visitor's session may need a chunk more than planned, and ends no user's session for that.
+        // A session without a user may need one more chunk than planned, and evicts no session of a user for it.
         const SLACK: usize = 5000;
         let clock = Arc::new(MockClock::new(1_000_000));
         let limits = Limits { max_bytes: NonZeroUsize::new(max_bytes), ..Limits::default() };
@@ -422,7 +425,7 @@ proptest! {
     }
 
     #[test]
-    fn a_store_without_limits_does_what_its_model_does(ops in proptest::collection::vec(op(), 1..120)) {
+    fn a_memory_store_without_limits_agrees_with_its_model(ops in proptest::collection::vec(op(), 1..120)) {
         let clock = Arc::new(MockClock::new(1_000_000));
         let store = MemoryStore::new(Limits::default(), clock.clone());
         let mut model = Model { live: Vec::new(), limits: Limits::default(), ticks: 0, evicted: 0 };
@@ -437,11 +440,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn a_store_in_a_file_does_what_its_model_does(
+    fn a_file_store_agrees_with_its_model(
         max_sessions_per_user in proptest::option::of(1..5_usize),
         when_user_is_full in when_user_is_full(),
         max_lifetime in max_lifetime(),
-        sealed in any::<bool>(),
+        is_encrypted in any::<bool>(),
         ops in proptest::collection::vec(op(), 1..80),
         reopened_after in proptest::collection::vec(0..80_usize, 0..3),
     ) {
@@ -455,7 +458,7 @@ proptest! {
         };
         let mut options = FileOptions {
             path: dir.path().into(),
-            secrets: if sealed { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
+            secrets: if is_encrypted { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
             max_sessions_per_user: limits.max_sessions_per_user,
             when_user_is_full: Some(when_user_is_full),
             max_lifetime: max_lifetime.max(),
@@ -469,8 +472,9 @@ proptest! {
             compare(&*store, &model);
             if reopened_after.contains(&at) {
                 drop(store);
-                if sealed {
-                    // A new secret comes last, and later first: all sessions can be read all the time.
+                if is_encrypted {
+                    // A new secret is first added as the last one, and later moved to the front. All sessions stay
+                    // readable.
                     match options.secrets.len() {
                         1 => options.secrets.push(Secret::new(vec![8; 32])),
                         _ => options.secrets.reverse(),
@@ -490,15 +494,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_store_in_redis_does_what_its_model_does(
+    fn a_redis_store_agrees_with_its_model(
         max_sessions_per_user in proptest::option::of(1..5_usize),
         when_user_is_full in when_user_is_full(),
         max_lifetime in max_lifetime(),
-        sealed in any::<bool>(),
+        is_encrypted in any::<bool>(),
         ops in proptest::collection::vec(op(), 1..60),
     ) {
         static PREFIXES: AtomicU64 = AtomicU64::new(0);
-        // Without a server there is nothing to compare with.
+        // Without a server this test is skipped.
         if let Some(port) = redis::port() {
             let clock = Arc::new(MockClock::new(1_000_000));
             let limits = Limits {
@@ -511,7 +515,7 @@ proptest! {
             let servers = Servers::Single { address, login: Login::default() };
             let options = RedisOptions {
                 prefix: format!("{}:", PREFIXES.fetch_add(1, Ordering::Relaxed)),
-                secrets: if sealed { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
+                secrets: if is_encrypted { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
                 max_sessions_per_user: limits.max_sessions_per_user,
                 when_user_is_full,
                 max_lifetime: max_lifetime.max(),

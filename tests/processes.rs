@@ -1,7 +1,8 @@
-//! Processes that share a store, and are killed or stopped at any step of the redo log: nothing that was acknowledged is
-//! lost, nothing that was ended comes back, and nobody waits for long.
+//! Processes share a store, and are killed or stopped at any step of the redo log. No acknowledged write is lost, no
+//! ended session comes back, and no process waits for long.
 //!
-//! Built with the feature `crash-points`. `KILL_ROUNDS` asks for more rounds of the random kills, `KILL_SEED` for others.
+//! Built with the feature `crash-points`. `KILL_ROUNDS` sets the number of rounds of random kills, and `KILL_SEED` the
+//! seed.
 
 #![cfg(target_os = "linux")]
 
@@ -25,28 +26,28 @@ use peers::model::{
 };
 use peers::{DEADLINE, Kind, PATIENCE, Peer, for_all, open_command};
 
-/// The option of those who are expected to give up.
-const SHORT: Duration = Duration::from_millis(300);
-/// What giving up may take on a busy machine.
-const SHORT_AT_MOST: Duration = Duration::from_secs(8);
+/// The `commandTimeout` of processes whose calls must time out.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(300);
+/// The maximum time of such a call on a busy machine.
+const SHORT_TIMEOUT_MAX: Duration = Duration::from_secs(8);
 
 /// The steps of a write.
 const WRITING: [&str; 6] = ["Decided", "BeforeWrite", "AfterWrite", "BeforeSync", "AfterSync", "Entered"];
-/// The steps of a drain that ends the log, in order.
+/// The steps of a drain that removes the log, in order.
 const ENDING: [&str; 5] = ["BeforeDrainCommit", "AfterDrainCommit", "Removed", "BeforeLogEnd", "AfterLogEnd"];
 
 #[test]
-#[ignore = "the body of the processes that the tests start"]
+#[ignore = "runs in the processes that the tests start"]
 fn child() {
     peers::child::serve();
 }
 
-/// A store's folder, and what its sessions should be.
+/// The folder of a store, and the model of its sessions.
 struct Scene {
     what: String,
     kind: Kind,
     model: Model,
-    under_way: Vec<Op>,
+    in_flight: Vec<Op>,
     _dir: TempDir,
 }
 
@@ -55,12 +56,12 @@ impl Scene {
         let dir = tempfile::tempdir().unwrap();
         let kind = Kind { path: dir.path().join("sessions"), durability, is_encrypted };
         let what = format!("{what}, {}, encrypted: {is_encrypted}", durability.name());
-        Self { what, kind, model: Model::default(), under_way: Vec::new(), _dir: dir }
+        Self { what, kind, model: Model::default(), in_flight: Vec::new(), _dir: dir }
     }
 
-    /// A store that was closed, with sessions of ann, bob and cid.
+    /// Copies a closed store with sessions of ann, bob and cid.
     fn with_base(what: &str, durability: Durability, is_encrypted: bool) -> Self {
-        /// One of each kind, to be copied.
+        /// A store of each kind, to be copied.
         static BASES: [OnceLock<Scene>; 4] = [const { OnceLock::new() }; 4];
         let kind = 2 * usize::from(durability == Durability::EverySec) + usize::from(is_encrypted);
         let base = BASES[kind].get_or_init(|| Self::make_base(durability, is_encrypted));
@@ -83,7 +84,7 @@ impl Scene {
         scene
     }
 
-    /// Writes, one after another, until the process dies. Returns whether it lives.
+    /// Performs a write. Returns `false` if the process has died before its answer.
     fn try_write(&mut self, peer: &mut Peer, op: Op) -> bool {
         match peer.try_call(&op.to_string()) {
             Some(Ok(_)) => {
@@ -92,7 +93,7 @@ impl Scene {
             }
             Some(Err(error)) => panic!("{}: {op}: {error:?}", self.what),
             None => {
-                self.under_way.push(op);
+                self.in_flight.push(op);
                 false
             }
         }
@@ -102,7 +103,8 @@ impl Scene {
         assert!(self.try_write(peer, op), "{}: the process has died", self.what);
     }
 
-    /// Writes of each kind, about sessions in the data file and sessions in the log alone.
+    /// Performs writes of each kind, on sessions in the data file and on sessions that are only in the log. Returns
+    /// `false` if the process has died.
     fn write_each_kind(&mut self, peer: &mut Peer) -> bool {
         let ops = [
             create("a", "ann"),
@@ -120,13 +122,13 @@ impl Scene {
         ops.into_iter().all(|op| self.try_write(peer, op))
     }
 
-    /// Checks the store in this process, and that it goes on: it is written to, closed, opened again.
+    /// Checks the store in this process, and that another process can write to it, close it, and open it again.
     fn check(&mut self) {
-        let begun = Instant::now();
+        let started = Instant::now();
         let store = FileStore::open(&self.kind.options(PATIENCE)).unwrap();
-        assert!(begun.elapsed() < DEADLINE, "{}: opening took {:?}", self.what, begun.elapsed());
-        let under_way = std::mem::take(&mut self.under_way);
-        self.model.check(&store, &under_way, &self.what);
+        assert!(started.elapsed() < DEADLINE, "{}: opening took {:?}", self.what, started.elapsed());
+        let in_flight = std::mem::take(&mut self.in_flight);
+        self.model.check(&store, &in_flight, &self.what);
         store.close().unwrap();
         let mut peer = Peer::start();
         peer.open(&self.kind);
@@ -139,7 +141,7 @@ impl Scene {
         store.close().unwrap();
     }
 
-    /// A process sees what all the acknowledged writes come to.
+    /// Expects that a process sees all acknowledged writes.
     fn expect_seen_by(&self, peer: &mut Peer) {
         assert_eq!(decode(&peer.call("look")), self.model.rows, "{}", self.what);
         let ann: Rows = self
@@ -152,20 +154,20 @@ impl Scene {
         assert_eq!(decode(&peer.call("getByUser ann")), ann, "{}", self.what);
     }
 
-    /// A new process gives up, and says for whom it has waited.
+    /// Expects that a new process times out with an error that names the process with this PID.
     fn expect_locked_by(&self, pid: u32) {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut opener = Peer::start();
-        let answer = opener.try_call(&open_command(&self.kind, SHORT));
+        let answer = opener.try_call(&open_command(&self.kind, SHORT_TIMEOUT));
         let Some(Err((code, message))) = answer else {
-            panic!("{}: opened beside a stopped process: {answer:?}", self.what)
+            panic!("{}: opened while another process is stopped: {answer:?}", self.what)
         };
         assert_eq!(code, "ERR_STORE_LOCKED", "{}: {message}", self.what);
         assert!(message.contains(&format!("process {pid} ")), "{}: {message}", self.what);
-        assert!(begun.elapsed() < SHORT_AT_MOST, "{}: {:?}", self.what, begun.elapsed());
+        assert!(started.elapsed() < SHORT_TIMEOUT_MAX, "{}: {:?}", self.what, started.elapsed());
     }
 
-    /// A new process opens the store, writes to it, and sees everything.
+    /// Starts a process that opens the store, writes to it, and must see everything.
     fn open_and_use(&mut self, name: &str) -> Peer {
         let mut opener = Peer::start();
         opener.open(&self.kind);
@@ -181,7 +183,7 @@ impl Scene {
     }
 }
 
-/// Copies a store that nobody has open.
+/// Copies a store that no process has open.
 fn copy_store(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for file in fs::read_dir(from).unwrap() {
@@ -190,15 +192,15 @@ fn copy_store(from: &Path, to: &Path) {
     }
 }
 
-/// The version of a store's file format. Nobody has it open.
+/// Returns the format version of a store that no process has open.
 fn format_of(path: &Path) -> u32 {
     use heed::types::Bytes;
-    // LMDB must not have one file open twice in a process.
+    // A process must not open the same LMDB file twice.
     let copy = tempfile::tempdir().unwrap();
     fs::copy(path.join("data.mdb"), copy.path().join("data.mdb")).unwrap();
     let mut options = heed::EnvOpenOptions::new();
     options.max_dbs(3);
-    // SAFETY: nobody else has the copy.
+    // SAFETY: nothing else uses the copy.
     let env = unsafe { options.open(copy.path()) }.unwrap();
     let txn = env.read_txn().unwrap();
     let meta: heed::Database<Bytes, Bytes> = env.open_database(&txn, None).unwrap().unwrap();
@@ -209,7 +211,7 @@ fn kinds() -> [(Durability, bool); 2] {
     [(Durability::Commit, false), (Durability::EverySec, true)]
 }
 
-/// A point, and the how manieth time that it is reached, with a kind of store.
+/// A crash point, the occurrence at which the process crashes, and the kind of store.
 type Case = (&'static str, usize, Durability, bool);
 
 fn cases(points: &[&'static str], times: std::ops::RangeInclusive<usize>) -> Vec<Case> {
@@ -222,12 +224,12 @@ fn cases(points: &[&'static str], times: std::ops::RangeInclusive<usize>) -> Vec
     cases
 }
 
-/// Without a sync of its own a write has fewer steps.
+/// With "everysec" a write does not sync, so it has fewer steps.
 fn is_reached_by_a_write(case: &Case) -> bool {
     !(case.2 == Durability::EverySec && case.0.ends_with("Sync"))
 }
 
-// Killed at each step.
+// Kills at each step.
 
 #[test]
 fn a_kill_at_each_step_of_a_write_loses_nothing() {
@@ -244,7 +246,7 @@ fn a_kill_at_each_step_of_a_write_loses_nothing() {
 }
 
 #[test]
-fn a_kill_while_a_log_begins_loses_nothing() {
+fn a_kill_during_the_start_of_a_log_loses_nothing() {
     for_all(&cases(&["LogCreated", "LogBegun"], 1..=1), |&(point, time, durability, is_encrypted)| {
         let mut scene = Scene::with_base(&format!("{point}:{time}"), durability, is_encrypted);
         let mut peer = Peer::start_to_crash(&format!("{point}:{time}:kill"));
@@ -255,7 +257,7 @@ fn a_kill_while_a_log_begins_loses_nothing() {
     });
 }
 
-/// What makes a process end its log, or drain it.
+/// The calls that drain the log or remove it.
 const DRAINING: [&str; 4] = ["verify", "clean", "backup", "close"];
 
 #[test]
@@ -285,7 +287,7 @@ fn a_kill_at_each_step_of_a_drain_loses_nothing() {
 }
 
 #[test]
-fn a_kill_at_each_step_of_clear_clears_all_or_nothing() {
+fn a_kill_at_each_step_of_clear_removes_all_sessions_or_none() {
     for_all(&cases(&["BeforeClear", "AfterClear"], 1..=1), |&(point, time, durability, is_encrypted)| {
         let mut scene = Scene::with_base(&format!("{point}:{time}"), durability, is_encrypted);
         let mut peer = Peer::start_to_crash(&format!("{point}:{time}:kill"));
@@ -295,28 +297,30 @@ fn a_kill_at_each_step_of_clear_clears_all_or_nothing() {
         peer.wait_for_death(&scene.what);
         if point == "AfterClear" {
             scene.model.apply(&Op::Clear);
-            scene.under_way.clear();
+            scene.in_flight.clear();
         }
         scene.check();
     });
 }
 
-/// Holds LMDB's lock file as a process does that waits for the store. The next to open the store takes it as it is then.
+/// Locks LMDB's lock file like a process that waits for the store. The next opener then reads the file instead of
+/// initializing it.
 fn hold_lock_file(path: &Path) -> File {
     let file = File::options().read(true).write(true).open(path.join("lock.mdb")).unwrap();
     // SAFETY: all zeros is a valid flock.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     (lock.l_type, lock.l_whence, lock.l_len) =
         (libc::F_RDLCK as libc::c_short, libc::SEEK_SET as libc::c_short, 1);
-    // SAFETY: the descriptor is open, and `lock` is a whole flock.
+    // SAFETY: the descriptor is open, and `lock` is initialized.
     assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &lock) }, 0);
     file
 }
 
-/// A robust mutex can lose a wakeup if those who compete for it are killed: it is free, and a thread sleeps.
+/// A robust mutex can lose a wakeup if the threads that compete for it are killed. The mutex is then free, and a thread
+/// still sleeps.
 #[test]
-fn a_writer_does_not_sleep_before_a_lock_that_is_free() {
-    /// Where LMDB has the word of its write lock, here.
+fn a_writer_does_not_sleep_on_a_free_lock() {
+    /// The offset of the lock word of the write lock in the lock file on this system.
     const WORD: u64 = 0x40;
     const HELD_BY_NOBODY_THERE: u32 = 0x8000_0000 | 0x3fff_ffff;
     let mut scene = Scene::with_base("a lost wakeup", Durability::Commit, false);
@@ -338,12 +342,12 @@ fn a_writer_does_not_sleep_before_a_lock_that_is_free() {
     scene.check();
 }
 
-/// LMDB notes a commit in its lock file after it has written the meta page. Who opens the store must not rely on that note.
+/// LMDB records a commit in its lock file after it has written the meta page. An opener must not rely on that record.
 #[test]
-fn a_kill_within_a_commit_does_not_hide_it_from_an_opener_that_waits() {
+fn a_waiting_opener_sees_a_commit_whose_process_is_killed_in_it() {
     let mut all = Vec::new();
     for kind in kinds() {
-        // The first commit begins the log, the second drains it, the third ends it.
+        // The first commit starts the log, the second drains it, and the third removes it.
         all.extend([
             ("", 1, kind),
             ("verify", 2, kind),
@@ -368,8 +372,8 @@ fn a_kill_within_a_commit_does_not_hide_it_from_an_opener_that_waits() {
         let mut next = Peer::start();
         next.open(&scene.kind);
         let found = decode(&next.call("look"));
-        let under_way = std::mem::take(&mut scene.under_way);
-        assert_eq!(scene.model.judge(&found, &under_way), Verdict::default(), "{what}: {found:#?}");
+        let in_flight = std::mem::take(&mut scene.in_flight);
+        assert_eq!(scene.model.judge(&found, &in_flight), Verdict::default(), "{what}: {found:#?}");
         scene.use_with(&mut next, "next");
         next.kill();
         drop(held);
@@ -378,7 +382,7 @@ fn a_kill_within_a_commit_does_not_hide_it_from_an_opener_that_waits() {
 }
 
 #[test]
-fn a_clear_stays_done_if_its_process_is_killed_later() {
+fn a_later_kill_of_its_process_does_not_undo_a_clear() {
     for (durability, is_encrypted) in kinds() {
         let mut scene = Scene::with_base("clear", durability, is_encrypted);
         let mut peer = Peer::start();
@@ -392,7 +396,7 @@ fn a_clear_stays_done_if_its_process_is_killed_later() {
 }
 
 #[test]
-fn a_kill_while_the_store_is_shared_with_openers_loses_nothing() {
+fn a_kill_during_the_sharing_with_openers_loses_nothing() {
     let mut all = Vec::new();
     for openers in 1..=3 {
         let points: Vec<_> = ENDING.into_iter().chain(["Shared"]).collect();
@@ -424,7 +428,7 @@ fn a_kill_while_the_store_is_shared_with_openers_loses_nothing() {
 }
 
 #[test]
-fn a_kill_while_a_log_begins_again_loses_nothing() {
+fn a_kill_during_the_restart_of_a_log_loses_nothing() {
     let all: Vec<Case> = [("Exclusive", 1), ("LogCreated", 2), ("LogBegun", 2)]
         .iter()
         .flat_map(|&(point, time)| cases(&[point], time..=time))
@@ -436,14 +440,14 @@ fn a_kill_while_a_log_begins_again_loses_nothing() {
         assert!(scene.write_each_kind(&mut peer));
         let mut other = scene.open_and_use("other");
         other.call("close");
-        write_until_it_ends(&mut scene, &mut peer);
+        write_until_crash(&mut scene, &mut peer);
         peer.wait_for_death(&scene.what);
         scene.check();
     });
 }
 
-/// Writes until a process that was shared has the store to itself again, at which it dies or stops.
-fn write_until_it_ends(scene: &mut Scene, peer: &mut Peer) {
+/// Writes until a process that has shared the store uses it exclusively again, and dies or stops at that step.
+fn write_until_crash(scene: &mut Scene, peer: &mut Peer) {
     let deadline = Instant::now() + DEADLINE;
     for at in 0.. {
         assert!(Instant::now() < deadline, "{}: not reached", scene.what);
@@ -451,7 +455,7 @@ fn write_until_it_ends(scene: &mut Scene, peer: &mut Peer) {
         let ticket = peer.send_op(&op);
         match answer_or_stop(peer, ticket) {
             Some(answer) => assert!(answer.is_ok(), "{}: {answer:?}", scene.what),
-            None => return scene.under_way.push(op),
+            None => return scene.in_flight.push(op),
         }
         scene.model.apply(&op);
         thread::sleep(Duration::from_millis(20));
@@ -496,7 +500,7 @@ fn a_kill_during_a_recovery_loses_nothing() {
         if openers == 0 && point != "RecoveryRewritten" {
             recovering.send("close");
         }
-        // One of the others may have recovered the log before.
+        // With openers, one of them may recover the log first.
         if openers == 0 {
             recovering.wait_for_death(&what);
         }
@@ -510,7 +514,7 @@ fn a_kill_during_a_recovery_loses_nothing() {
     });
 }
 
-/// Flips a bit in the batch of a log that has this number.
+/// Flips a bit in the batch with this number.
 fn damage_log(path: &Path, nth: usize) {
     let mut log = fs::read(path.join("redo.log")).unwrap();
     let mut at = 4096;
@@ -522,13 +526,13 @@ fn damage_log(path: &Path, nth: usize) {
     fs::write(path.join("redo.log"), log).unwrap();
 }
 
-/// Whether a file of a folder, whatever its name, has these bytes.
+/// Whether any file of a folder has this content.
 fn has_file(path: &Path, bytes: &[u8]) -> bool {
     fs::read_dir(path).unwrap().any(|file| fs::read(file.unwrap().path()).unwrap() == bytes)
 }
 
 #[test]
-fn a_kill_while_a_damaged_log_is_given_up_leaves_it_all_or_nothing() {
+fn a_kill_during_the_discard_of_a_damaged_log_discards_all_of_it_or_nothing() {
     const COMMITS: &str = "the commit itself";
     let points = ["LogSetAside", "BeforeLogDiscard", "AfterLogDiscard", COMMITS];
     let mut all = Vec::new();
@@ -546,12 +550,12 @@ fn a_kill_while_a_damaged_log_is_given_up_leaves_it_all_or_nothing() {
         damage_log(&path, damaged);
         let mut log = fs::read(path.join("redo.log")).unwrap();
         if durability == Durability::EverySec {
-            // Nothing says that a part was on disk. That the first page is damaged can be seen.
+            // With "everysec" nothing proves that the batch was on disk. Damage to the first page is always detected.
             log[20] ^= 1;
             fs::write(path.join("redo.log"), &log).unwrap();
         }
 
-        // What becomes of a copy without a kill.
+        // The expected sessions are those of a copy whose log is discarded without a kill.
         let twin = Kind { path: path.with_file_name("twin"), ..scene.kind.clone() };
         copy_store(&path, &twin.path);
         assert_eq!(Peer::start().call(&format!("discardLog {}", twin.path.display())), "");
@@ -582,16 +586,16 @@ fn a_kill_while_a_damaged_log_is_given_up_leaves_it_all_or_nothing() {
 }
 
 #[test]
-fn a_kill_while_a_log_grows_loses_nothing() {
+fn a_kill_during_the_growth_of_a_log_loses_nothing() {
     let mut all: Vec<Case> = cases(&ENDING, 1..=1);
     all.extend(cases(&["LogCreated", "LogBegun"], 2..=2));
-    // Without optimizations encryption takes seconds for so much.
+    // The store is not encrypted: that would take seconds in a debug build.
     for_all(&all, |&(point, time, durability, _)| {
         let mut scene = Scene::with_base(&format!("growth: {point}:{time}"), durability, false);
         let mut peer = Peer::start_to_crash(&format!("{point}:{time}:kill"));
         peer.open(&scene.kind);
         let mut ops = HashMap::new();
-        // More than half of the first log, some at once.
+        // These writes fill more than half of the first log.
         for at in 0..600 {
             let user = format!("user-{}", at % 20);
             let op = Op::Create { id: format!("large-{at}"), row: row(&user, 1), pad: 6000 };
@@ -607,13 +611,13 @@ fn a_kill_while_a_log_grows_loses_nothing() {
             }
         }
         peer.wait_for_death(&scene.what);
-        scene.under_way.extend(ops.into_values());
+        scene.in_flight.extend(ops.into_values());
         scene.check();
     });
 }
 
 #[test]
-fn a_kill_of_a_waiting_opener_holds_up_nobody() {
+fn a_killed_opener_does_not_block_other_processes() {
     for (durability, is_encrypted) in kinds() {
         let mut scene = Scene::with_base("Requested", durability, is_encrypted);
         let mut peer = Peer::start();
@@ -631,10 +635,10 @@ fn a_kill_of_a_waiting_opener_holds_up_nobody() {
     }
 }
 
-// Stopped at each step.
+// Stops at each step.
 
 #[test]
-fn a_stop_at_each_step_of_a_write_keeps_others_waiting_and_no_longer() {
+fn a_process_stopped_at_any_step_of_a_write_blocks_others_until_it_continues() {
     let mut all = cases(&WRITING, 2..=3);
     all.extend(cases(&["LogCreated", "LogBegun"], 1..=1));
     all.retain(is_reached_by_a_write);
@@ -645,7 +649,7 @@ fn a_stop_at_each_step_of_a_write_keeps_others_waiting_and_no_longer() {
         peer.open(&scene.kind);
         let ops = [create("a", "ann"), delete("base-ann-0"), update("base-bob-0", "eve", 2)];
         let mut ops = ops.into_iter();
-        // A batch each.
+        // Each operation is a batch.
         let (op, ticket) = loop {
             let op = ops.next().unwrap_or_else(|| panic!("{what}: not reached"));
             let ticket = peer.send_op(&op);
@@ -657,7 +661,7 @@ fn a_stop_at_each_step_of_a_write_keeps_others_waiting_and_no_longer() {
         };
         peer.wait_for_stop(&what);
         scene.expect_locked_by(peer.pid());
-        // A waiting one gets in as soon as it goes on.
+        // A waiting process can open the store as soon as the stopped process continues.
         let mut waiting = Peer::start();
         let open = waiting.send(&open_command(&scene.kind, PATIENCE));
         thread::sleep(Duration::from_millis(50));
@@ -676,7 +680,7 @@ fn a_stop_at_each_step_of_a_write_keeps_others_waiting_and_no_longer() {
 }
 
 #[test]
-fn a_stop_at_each_step_of_upkeep_keeps_others_waiting_and_no_longer() {
+fn a_process_stopped_at_any_step_of_maintenance_blocks_others_until_it_continues() {
     let mut all = Vec::new();
     for command in ["verify", "clean", "clear", "close"] {
         let points = match command {
@@ -713,7 +717,7 @@ fn a_stop_at_each_step_of_upkeep_keeps_others_waiting_and_no_longer() {
 }
 
 #[test]
-fn a_stop_at_each_step_of_sharing_keeps_the_opener_waiting_and_no_longer() {
+fn a_process_stopped_at_any_step_of_sharing_blocks_the_opener_until_it_continues() {
     let points: Vec<_> = ENDING.into_iter().chain(["Shared"]).collect();
     for_all(&cases(&points, 1..=1), |&(point, time, durability, is_encrypted)| {
         let what = format!("sharing: stop at {point}:{time}");
@@ -744,7 +748,7 @@ fn a_stop_at_each_step_of_sharing_keeps_the_opener_waiting_and_no_longer() {
 }
 
 #[test]
-fn a_stop_while_a_log_begins_again_keeps_others_waiting_and_no_longer() {
+fn a_process_stopped_during_the_restart_of_a_log_blocks_others_until_it_continues() {
     let all: Vec<Case> = [("Exclusive", 1), ("LogCreated", 2), ("LogBegun", 2)]
         .iter()
         .flat_map(|&(point, time)| cases(&[point], time..=time))
@@ -757,12 +761,12 @@ fn a_stop_while_a_log_begins_again_keeps_others_waiting_and_no_longer() {
         assert!(scene.write_each_kind(&mut peer));
         let mut other = scene.open_and_use("other");
         other.call("close");
-        write_until_it_ends(&mut scene, &mut peer);
+        write_until_crash(&mut scene, &mut peer);
         peer.wait_for_stop(&what);
         scene.expect_locked_by(peer.pid());
         peer.signal(libc::SIGCONT);
-        let op = scene.under_way.pop().unwrap();
-        // Its own answer is somewhere among those to come.
+        let op = scene.in_flight.pop().unwrap();
+        // The answer to that operation is one of the next answers.
         let deadline = Instant::now() + DEADLINE;
         while peer.take_answers().is_empty() {
             assert!(Instant::now() < deadline, "{what}: hangs");
@@ -778,7 +782,7 @@ fn a_stop_while_a_log_begins_again_keeps_others_waiting_and_no_longer() {
 }
 
 #[test]
-fn a_stop_during_a_recovery_keeps_others_waiting_and_no_longer() {
+fn a_process_stopped_during_a_recovery_blocks_others_until_it_continues() {
     for (durability, is_encrypted) in kinds() {
         let mut scene = Scene::with_base("stop at RecoveryRewritten", durability, is_encrypted);
         let mut first = Peer::start();
@@ -800,7 +804,7 @@ fn a_stop_during_a_recovery_keeps_others_waiting_and_no_longer() {
 }
 
 #[test]
-fn a_stopped_opener_holds_up_nobody() {
+fn a_stopped_opener_does_not_block_other_processes() {
     for (durability, is_encrypted) in kinds() {
         let mut scene = Scene::with_base("stop at Requested", durability, is_encrypted);
         let mut peer = Peer::start();
@@ -822,9 +826,9 @@ fn a_stopped_opener_holds_up_nobody() {
     }
 }
 
-// Several openers at once.
+// Several concurrent openers.
 
-/// Hole 1 of the design's review: nobody may use the data file while the log has what was acknowledged.
+/// No process may use the data file while the log has acknowledged writes.
 #[test]
 fn openers_that_wait_for_a_killed_process_see_all_of_its_log() {
     let mut all = Vec::new();
@@ -839,7 +843,7 @@ fn openers_that_wait_for_a_killed_process_see_all_of_its_log() {
         let mut peer = Peer::start();
         peer.open(&scene.kind);
         assert!(scene.write_each_kind(&mut peer));
-        // It cannot share the store, so that all of them wait.
+        // A stopped process cannot share the store, so all openers wait.
         peer.signal(libc::SIGSTOP);
         peer.wait_for_stop(&what);
         let mut others: Vec<Peer> = (0..openers).map(|_| Peer::start()).collect();
@@ -850,7 +854,7 @@ fn openers_that_wait_for_a_killed_process_see_all_of_its_log() {
         for (other, ticket) in others.iter_mut().zip(tickets) {
             assert_eq!(other.answer(ticket), Some(Ok(String::new())), "{what}");
             scene.expect_seen_by(other);
-            // What was deleted in the log alone.
+            // The deletion of this session is only in the log.
             assert_eq!(other.call(&touch("base-cid-0", 9).to_string()), "0", "{what}");
         }
         for (at, other) in others.iter_mut().enumerate() {
@@ -862,14 +866,14 @@ fn openers_that_wait_for_a_killed_process_see_all_of_its_log() {
     });
 }
 
-/// A store whose log has so much that closing it leaves the log to the next process. Nobody has it open.
-struct Full {
+/// A store with a log so large that a close leaves it to the next process. No process has the store open.
+struct FilledStore {
     dir: TempDir,
     model: Model,
 }
 
-/// Fills a log with this many sessions, once it has grown to so many bytes, and kills the process.
-fn fill(durability: Durability, sessions: usize, pad: usize, min_size: u64, min_used: u64) -> Full {
+/// Creates at least this many sessions, until the log has the minimum size and use in bytes. Then kills the process.
+fn fill(durability: Durability, sessions: usize, pad: usize, min_size: u64, min_used: u64) -> FilledStore {
     let dir = tempfile::tempdir().unwrap();
     let kind = Kind { path: dir.path().join("sessions"), durability, is_encrypted: false };
     let mut model = Model::default();
@@ -899,10 +903,10 @@ fn fill(durability: Durability, sessions: usize, pad: usize, min_size: u64, min_
         assert!(Instant::now() < deadline, "the log does not fill: {log}");
     }
     peer.kill();
-    Full { dir, model }
+    FilledStore { dir, model }
 }
 
-impl Full {
+impl FilledStore {
     fn copy(&self, what: &str, durability: Durability) -> Scene {
         let scene = Scene::new(what, durability, false);
         copy_store(&self.dir.path().join("sessions"), &scene.kind.path);
@@ -911,7 +915,7 @@ impl Full {
 }
 
 #[test]
-fn openers_that_wait_for_a_process_that_closes_with_a_large_log_see_all_of_it() {
+fn openers_that_wait_for_the_close_of_a_store_with_a_large_log_see_all_of_it() {
     const MIB: u64 = 1 << 20;
     let full = fill(Durability::Commit, 10_000, 3000, 16 * MIB, 5 * MIB);
     for round in 0..4 {
@@ -924,7 +928,7 @@ fn openers_that_wait_for_a_process_that_closes_with_a_large_log_see_all_of_it() 
         let log = peer.call("log");
         let mut others: Vec<Peer> = (0..2 + round % 2).map(|_| Peer::start()).collect();
         let command = open_command(&scene.kind, PATIENCE);
-        // At some moment of the close, and of the look of its threads for those who wait.
+        // The openers arrive at different moments of the close.
         let close = peer.send("close");
         thread::sleep(Duration::from_millis(3 * round));
         let tickets: Vec<u32> = others.iter_mut().map(|other| other.send(&command)).collect();
@@ -944,7 +948,7 @@ fn openers_that_wait_for_a_process_that_closes_with_a_large_log_see_all_of_it() 
 
 #[test]
 fn a_kill_between_the_transactions_of_a_drain_loses_nothing() {
-    // Two transactions, of 32 768 sessions at most.
+    // The drain takes two transactions, because one has at most 32 768 sessions.
     let full = fill(Durability::Commit, 36_000, 0, 0, 5 << 19);
     for point in &ENDING[..3] {
         let mut scene = full.copy(&format!("a range of a drain: {point}"), Durability::Commit);
@@ -960,7 +964,7 @@ fn a_kill_between_the_transactions_of_a_drain_loses_nothing() {
 }
 
 #[test]
-fn openers_of_a_new_store_share_it() {
+fn concurrent_openers_of_a_new_store_share_it() {
     for round in 0..8 {
         let mut scene = Scene::new(&format!("new, round {round}"), Durability::Commit, round % 2 == 1);
         let mut peers: Vec<Peer> = (0..3).map(|_| Peer::start()).collect();
@@ -978,11 +982,11 @@ fn openers_of_a_new_store_share_it() {
     }
 }
 
-// A process of a version that knows of no log.
+// A process of a version without logs.
 
-/// Holds the mark of such a process: the byte of its PID in `owners.lock`, and no other.
+/// Locks the byte of a PID in `owners.lock` like such a process, and no other byte.
 fn mark_as_old_version(path: &Path) -> File {
-    /// No process has such a PID.
+    /// Larger than any PID.
     const PID: i64 = 1 << 29;
     let file = File::options().read(true).write(true).open(path.join("owners.lock")).unwrap();
     // SAFETY: all zeros is a valid flock.
@@ -990,7 +994,7 @@ fn mark_as_old_version(path: &Path) -> File {
     lock.l_type = libc::F_WRLCK as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
     (lock.l_start, lock.l_len) = (PID as libc::off_t, 1);
-    // SAFETY: the descriptor is open, and `lock` is a whole flock.
+    // SAFETY: the descriptor is open, and `lock` is initialized.
     assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) }, 0);
     file
 }
@@ -1000,7 +1004,7 @@ fn log_size(peer: &mut Peer) -> u64 {
 }
 
 #[test]
-fn no_log_is_used_beside_a_process_of_an_old_version() {
+fn no_log_is_used_while_a_process_of_an_old_version_has_the_store_open() {
     let mut scene = Scene::with_base("an old version", Durability::Commit, false);
     let mark = mark_as_old_version(&scene.kind.path);
     let mut peer = Peer::start();
@@ -1008,7 +1012,7 @@ fn no_log_is_used_beside_a_process_of_an_old_version() {
     assert!(scene.write_each_kind(&mut peer));
     assert_eq!(log_size(&mut peer), 0);
     peer.kill();
-    assert_eq!(format_of(&scene.kind.path), 3, "no log has begun");
+    assert_eq!(format_of(&scene.kind.path), 3, "no log was started");
     peer = Peer::start();
     peer.open(&scene.kind);
     scene.use_with(&mut peer, "again");
@@ -1020,7 +1024,7 @@ fn no_log_is_used_beside_a_process_of_an_old_version() {
         if log_size(&mut peer) > 0 {
             break;
         }
-        assert!(Instant::now() < deadline, "no log begins once the old version has gone");
+        assert!(Instant::now() < deadline, "no log starts after the old version has exited");
         thread::sleep(Duration::from_millis(50));
     }
     peer.kill();
@@ -1028,9 +1032,10 @@ fn no_log_is_used_beside_a_process_of_an_old_version() {
     scene.check();
 }
 
-/// An old process that has looked at the format before the log began goes on, whoever recovers that log.
+/// An old process that has read the format version before the log was started may still use the data file. So the
+/// process that recovers the log must also remove it.
 #[test]
-fn a_log_that_began_beside_an_old_version_and_was_left_behind_is_ended() {
+fn a_recovered_log_is_removed_if_an_old_version_had_the_store_open_at_its_start() {
     for (durability, is_encrypted) in kinds() {
         let mut scene = Scene::with_base("an old version, LogBegun", durability, is_encrypted);
         let mark = mark_as_old_version(&scene.kind.path);
@@ -1041,9 +1046,9 @@ fn a_log_that_began_beside_an_old_version_and_was_left_behind_is_ended() {
         let mut peer = Peer::start();
         peer.open(&scene.kind);
         let store_rows = decode(&peer.call("look"));
-        assert_eq!(scene.model.judge(&store_rows, &std::mem::take(&mut scene.under_way)), Verdict::default());
+        assert_eq!(scene.model.judge(&store_rows, &std::mem::take(&mut scene.in_flight)), Verdict::default());
         scene.use_with(&mut peer, "b");
-        assert_eq!(log_size(&mut peer), 0, "a log is used beside an old version");
+        assert_eq!(log_size(&mut peer), 0, "a log is used while an old version has the store open");
         peer.kill();
         assert_eq!(format_of(&scene.kind.path), 3);
         drop(mark);
@@ -1051,9 +1056,9 @@ fn a_log_that_began_beside_an_old_version_and_was_left_behind_is_ended() {
     }
 }
 
-// Processes that come and go.
+// Processes that start and exit at random.
 
-/// A small generator: the tests need variety, and the same one for a seed.
+/// A small random number generator. A seed always gives the same numbers.
 struct Random(u64);
 
 impl Random {
@@ -1077,14 +1082,14 @@ impl Random {
     }
 }
 
-/// What the processes of a round share.
+/// The state that the workers of a round share.
 struct Shared {
     model: Model,
-    /// Sessions and users that a call is about.
+    /// The sessions and users of the calls in flight.
     busy: HashSet<String>,
-    under_way: Vec<Op>,
+    in_flight: Vec<Op>,
     acknowledged: u64,
-    /// Reads that have shown what they should not.
+    /// Failed writes, and reads with an unexpected result.
     faults: Vec<String>,
 }
 
@@ -1092,7 +1097,7 @@ const WORKERS: u64 = 3;
 const IDS: u64 = 60;
 const USERS: u64 = 12;
 
-/// Draws a write about sessions and users that no other call is about, and what it is about.
+/// Returns a random write and its sessions and users. `None` if a call in flight concerns one of them.
 fn draw(random: &mut Random, shared: &Shared, worker: u64, version: u64) -> Option<(Op, Vec<String>)> {
     let user = format!("user-{worker}-{}", random.below(USERS));
     let (op, about) = if random.chance(6) {
@@ -1112,7 +1117,7 @@ fn draw(random: &mut Random, shared: &Shared, worker: u64, version: u64) -> Opti
             4..6 => Op::Touch { id, expires: far() + version as i64 },
             6 => Op::Touch { id, expires: 1 },
             7 | 8 if old.is_some() => Op::Delete { id },
-            // It must not bring back what was ended.
+            // An update must not bring back an ended session.
             9 if old.is_none() => Op::Update { id, row: new, pad },
             _ if old.is_none() => Op::Create { id, row: new, pad },
             _ => Op::Update { id, row: new, pad },
@@ -1125,14 +1130,14 @@ fn draw(random: &mut Random, shared: &Shared, worker: u64, version: u64) -> Opti
     (!about.iter().any(|one| shared.busy.contains(one))).then_some((op, about))
 }
 
-/// What a worker's process has to answer.
-enum Asked {
+/// A call in flight of a worker's process.
+enum PendingCall {
     Write(Op, Vec<String>),
-    /// A look at a session, of whichever worker.
+    /// A read of a session of any worker, and its expected result.
     Get(String, Option<Row>),
 }
 
-/// Lets a process come and go for some time, and kills it, or closes its store.
+/// Starts one process after the other. Each uses the store for some time, and is killed or closes it.
 fn work(kind: &Kind, shared: &Mutex<Shared>, worker: u64, seed: u64, until: Instant) {
     let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     let random = &mut Random::new(seed);
@@ -1148,21 +1153,21 @@ fn work(kind: &Kind, shared: &Mutex<Shared>, worker: u64, seed: u64, until: Inst
             assert_eq!(peer.answer(opening), Some(Ok(String::new())), "a process cannot open the store");
         }
         let end = Instant::now() + random.millis(250);
-        let at_once = 1 + random.below(12) as usize;
-        let mut asked: HashMap<u32, Asked> = HashMap::new();
+        let max_pending = 1 + random.below(12) as usize;
+        let mut pending: HashMap<u32, PendingCall> = HashMap::new();
         while !is_early_death && Instant::now() < end {
-            if asked.len() < at_once {
+            if pending.len() < max_pending {
                 version += 1;
                 let mut shared = lock();
                 if random.chance(15) {
                     let id = format!("id-{}-{}", random.below(WORKERS), random.below(IDS));
                     if shared.busy.insert(id.clone()) {
                         let expected = shared.model.rows.get(&id).cloned();
-                        asked.insert(peer.send(&format!("get {id}")), Asked::Get(id, expected));
+                        pending.insert(peer.send(&format!("get {id}")), PendingCall::Get(id, expected));
                     }
                 } else if let Some((op, about)) = draw(random, &shared, worker, version) {
                     shared.busy.extend(about.iter().cloned());
-                    asked.insert(peer.send_op(&op), Asked::Write(op, about));
+                    pending.insert(peer.send_op(&op), PendingCall::Write(op, about));
                 }
                 if random.chance(1) {
                     peer.send(["clean", "size", "verify"][random.below(3) as usize]);
@@ -1172,7 +1177,7 @@ fn work(kind: &Kind, shared: &Mutex<Shared>, worker: u64, seed: u64, until: Inst
             if answers.is_empty() {
                 thread::sleep(Duration::from_micros(200));
             }
-            settle(&mut lock(), &mut asked, answers);
+            settle(&mut lock(), &mut pending, answers);
         }
         if random.chance(30) && !is_early_death {
             let ticket = peer.send("close");
@@ -1186,12 +1191,12 @@ fn work(kind: &Kind, shared: &Mutex<Shared>, worker: u64, seed: u64, until: Inst
         peer.kill();
         let answers = peer.take_answers();
         let mut shared = lock();
-        settle(&mut shared, &mut asked, answers);
-        for (_, one) in asked.drain() {
+        settle(&mut shared, &mut pending, answers);
+        for (_, one) in pending.drain() {
             match one {
-                Asked::Get(id, _) => _ = shared.busy.remove(&id),
-                // Busy until the end of the round: nobody knows what became of it.
-                Asked::Write(op, _) => shared.under_way.push(op),
+                PendingCall::Get(id, _) => _ = shared.busy.remove(&id),
+                // The sessions stay busy until the end of the round, because the outcome is unknown.
+                PendingCall::Write(op, _) => shared.in_flight.push(op),
             }
         }
         drop(shared);
@@ -1202,10 +1207,14 @@ fn work(kind: &Kind, shared: &Mutex<Shared>, worker: u64, seed: u64, until: Inst
     }
 }
 
-fn settle(shared: &mut Shared, asked: &mut HashMap<u32, Asked>, answers: HashMap<u32, peers::Answer>) {
+fn settle(
+    shared: &mut Shared,
+    pending: &mut HashMap<u32, PendingCall>,
+    answers: HashMap<u32, peers::Answer>,
+) {
     for (ticket, answer) in answers {
-        match asked.remove(&ticket) {
-            Some(Asked::Write(op, about)) => {
+        match pending.remove(&ticket) {
+            Some(PendingCall::Write(op, about)) => {
                 match answer {
                     Ok(_) => shared.acknowledged += 1,
                     Err(error) => shared.faults.push(format!("{op}: {error:?}")),
@@ -1213,7 +1222,7 @@ fn settle(shared: &mut Shared, asked: &mut HashMap<u32, Asked>, answers: HashMap
                 shared.model.apply(&op);
                 about.iter().for_each(|one| _ = shared.busy.remove(one));
             }
-            Some(Asked::Get(id, expected)) => {
+            Some(PendingCall::Get(id, expected)) => {
                 let found = answer.as_deref().map(decode).unwrap_or_default();
                 let is_closed = matches!(&answer, Err((code, _)) if code == "ERR_STORE_CLOSED");
                 if !is_closed && (answer.is_err() || found.get(&id) != expected.as_ref()) {
@@ -1221,10 +1230,10 @@ fn settle(shared: &mut Shared, asked: &mut HashMap<u32, Asked>, answers: HashMap
                 }
                 shared.busy.remove(&id);
             }
-            // Upkeep, which a close may overtake.
+            // A maintenance call, which fails if the store was closed before.
             None => match answer {
                 Err((code, _)) if code == "ERR_STORE_CLOSED" => {}
-                Err(error) => shared.faults.push(format!("upkeep: {error:?}")),
+                Err(error) => shared.faults.push(format!("maintenance call: {error:?}")),
                 Ok(_) => {}
             },
         }
@@ -1232,13 +1241,13 @@ fn settle(shared: &mut Shared, asked: &mut HashMap<u32, Asked>, answers: HashMap
 }
 
 #[test]
-fn processes_that_come_and_go_and_are_killed_lose_nothing() {
+fn processes_that_are_killed_at_random_lose_nothing() {
     const ROUNDS: u64 = 60;
     const ROUNDS_OF_A_STORE: u64 = 10;
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let rounds = number("KILL_ROUNDS").unwrap_or(ROUNDS);
     let seed = number("KILL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    // By hand it takes as long as it takes.
+    // Runs with more rounds than the default are not limited in time.
     let end = Instant::now() + Duration::from_secs(if rounds > ROUNDS { 36_000 } else { 25 });
     println!("seed of the kills: {seed}");
     let (mut done, mut acknowledged, mut scene) = (0, 0, None);
@@ -1273,7 +1282,7 @@ fn kill_round(scene: &mut Scene, seed: u64, round: u64) -> u64 {
     let shared = Mutex::new(Shared {
         model: std::mem::take(&mut scene.model),
         busy: HashSet::new(),
-        under_way: Vec::new(),
+        in_flight: Vec::new(),
         acknowledged: 0,
         faults: Vec::new(),
     });
@@ -1288,7 +1297,7 @@ fn kill_round(scene: &mut Scene, seed: u64, round: u64) -> u64 {
     assert_eq!(shared.faults, [""; 0], "{}", scene.what);
     scene.model = shared.model;
     let store = FileStore::open(&scene.kind.options(PATIENCE)).unwrap();
-    scene.model.check(&store, &shared.under_way, &scene.what);
+    scene.model.check(&store, &shared.in_flight, &scene.what);
     store.close().unwrap();
     shared.acknowledged
 }

@@ -26,7 +26,7 @@ fn with_session<T>(session_id: &str, name: &str, call: impl FnOnce(&Session<'_>)
     call(&Session { id: id(session_id), expires: Expiry::new(100).unwrap(), content })
 }
 
-/// As `with_session`, but of another size class, so that an update gives the record another slot.
+/// Like `with_session`, but with another size class, so that an update moves the record to another slot.
 fn with_large_session<T>(session_id: &str, name: &str, call: impl FnOnce(&Session<'_>) -> T) -> T {
     let (key, text) = (user(name), "x".repeat(300));
     let body = Body::Json { text: &text, expires: ExpiresForm::Text };
@@ -106,7 +106,7 @@ fn expire_and_sweep(store: &MemoryStore, clock: &MockClock) {
 }
 
 #[test]
-fn without_limits() {
+fn the_user_index_agrees_without_limits() {
     check(
         Limits::default(),
         &[log_in, change_user, log_out_everywhere, use_and_extend, expire_and_sweep],
@@ -115,7 +115,7 @@ fn without_limits() {
 }
 
 #[test]
-fn with_limits() {
+fn the_user_index_and_the_limits_agree() {
     let limits = Limits {
         max_sessions: NonZeroUsize::new(2),
         max_sessions_per_user: NonZeroUsize::new(2),
@@ -127,7 +127,7 @@ fn with_limits() {
 }
 
 #[test]
-fn a_limit_of_a_user_that_rejects() {
+fn a_user_limit_that_rejects_is_kept_and_evicts_nothing() {
     let limits = Limits {
         max_sessions_per_user: NonZeroUsize::new(2),
         when_user_is_full: WhenUserIsFull::Reject,
@@ -142,7 +142,7 @@ fn a_limit_of_a_user_that_rejects() {
 }
 
 #[test]
-fn a_logged_out_session_stays_out() {
+fn a_deleted_session_stays_deleted() {
     fn log_out(store: &MemoryStore, _: &MockClock) {
         log_in(store, &MockClock::new(0));
         store.delete(&id("a")).unwrap();
@@ -164,21 +164,21 @@ fn is_listed(store: &MemoryStore, name: &str, session_id: &str) -> bool {
 
 /// Compares the user index with the session "a" while other threads change the store.
 ///
-/// The changes must not create "a" again after it ended, and must not give it back from "ben" to "ann".
+/// The changes must not create "a" again after its end, and must not return it from "ben" to "ann".
 fn look(store: &MemoryStore) {
     let before = user_of(store, "a");
     let (of_ann, of_ben) = (is_listed(store, "ann", "a"), is_listed(store, "ben", "a"));
     let after = user_of(store, "a");
     if before == after {
-        assert_eq!(of_ann, before == Some(user("ann")), "listed for ann, of {before:?}");
-        assert_eq!(of_ben, before == Some(user("ben")), "listed for ben, of {before:?}");
+        assert_eq!(of_ann, before == Some(user("ann")), "listed for ann, but its user is {before:?}");
+        assert_eq!(of_ben, before == Some(user("ben")), "listed for ben, but its user is {before:?}");
     }
     if before.is_some() && after.is_some() {
-        assert!(of_ann || of_ben, "not listed, of {before:?} before and {after:?} after");
+        assert!(of_ann || of_ben, "not listed, though its user was {before:?} before and is {after:?} after");
     }
 }
 
-/// Looks at the user index while `change` runs. The store begins with the sessions "b" and "a" of "ann" if `is_filled`.
+/// Checks the user index while `change` runs. If `is_filled`, the store starts with the sessions "b" and "a" of "ann".
 fn look_during(limits: Limits, is_filled: bool, change: fn(&MemoryStore, &MockClock)) {
     shuttle::check_pct(
         move || {
@@ -206,7 +206,7 @@ fn look_during(limits: Limits, is_filled: bool, change: fn(&MemoryStore, &MockCl
     );
 }
 
-/// Far limits, so that every call takes the lock of the eviction list too.
+/// Limits that no test reaches. With limits, every call also takes the lock of the eviction list.
 fn far_limits() -> Limits {
     let far = NonZeroUsize::new(1 << 30);
     Limits { max_sessions: far, max_bytes: far, max_sessions_per_user: far, ..Limits::default() }
@@ -257,7 +257,7 @@ fn the_user_index_agrees_during_a_delete() {
     look_during_each(true, |store, _| store.delete(&id("a")).unwrap());
 }
 
-/// With `maxBytes` the removal of "b" may move "a" to its slot.
+/// With `maxBytes` the removal of "b" may move "a" to the slot of "b".
 #[test]
 fn the_user_index_agrees_while_a_session_moves() {
     look_during_each(true, |store, _| store.delete(&id("b")).unwrap());
@@ -368,7 +368,7 @@ fn delete_by_user_ends_a_session_that_another_removal_moves() {
 
 /// A session that is created or updated while the store is cleared is in all tables or in none.
 #[test]
-fn clear_agrees_with_creations_and_updates_at_the_same_time() {
+fn the_tables_agree_after_clear_with_concurrent_creations_and_updates() {
     fn clear(store: &MemoryStore, _: &MockClock) {
         drop(store.detach_all());
         let _ = with_session("d", "ben", |session| store.create(session));
@@ -394,7 +394,7 @@ fn clear_agrees_with_creations_and_updates_at_the_same_time() {
     }
 }
 
-/// A session that is created again between the two steps is not the one that ended.
+/// If a session is created again between the two steps, the new session must survive.
 #[test]
 fn remove_ended_leaves_sessions_that_were_created_again() {
     fn log_out(store: &MemoryStore, _: &MockClock) {

@@ -1,4 +1,4 @@
-//! What holds while several threads use one store, and afterwards.
+//! Invariants of a store while several threads use it, and afterwards.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -25,7 +25,7 @@ fn with_session<T>(session_id: &str, user: &str, expires: i64, call: impl FnOnce
     call(&Session { id: id(session_id), expires: Expiry::new(expires).unwrap(), content })
 }
 
-/// A small generator: the tests need variety, and the same one in each run.
+/// A small random number generator. A seed always gives the same numbers.
 struct Random(u64);
 
 impl Random {
@@ -46,7 +46,7 @@ fn on_threads(body: impl Fn(usize) + Sync) {
     });
 }
 
-/// The user index must agree with the sessions.
+/// Checks that the user index agrees with the sessions.
 fn assert_consistent(store: &MemoryStore, users: u64) {
     let (mut ids, mut cursor) = (0, Some(Cursor::default()));
     while let Some(at) = cursor {
@@ -67,7 +67,7 @@ fn assert_consistent(store: &MemoryStore, users: u64) {
 }
 
 #[test]
-fn one_of_many_creations_of_an_id_wins() {
+fn one_of_many_concurrent_creations_of_an_id_succeeds() {
     let store = MemoryStore::default();
     let far = SystemClock.now() + 1_000_000;
     let won = AtomicUsize::new(0);
@@ -84,7 +84,8 @@ fn one_of_many_creations_of_an_id_wins() {
     assert_consistent(&store, THREADS as u64);
 }
 
-/// Every kind of call at once, with few ids so that they meet; no call may deadlock, and afterwards all agrees.
+/// Makes all kinds of calls concurrently, with few ids so that they collide. No call may deadlock, and the store must
+/// be consistent afterwards.
 fn churn(limits: Limits) {
     const USERS: u64 = 5;
     let clock = Arc::new(MockClock::new(0));
@@ -119,12 +120,12 @@ fn churn(limits: Limits) {
 }
 
 #[test]
-fn all_calls_at_once_leave_the_store_whole() {
+fn concurrent_calls_leave_the_store_consistent() {
     churn(Limits::default());
 }
 
 #[test]
-fn all_calls_at_once_keep_the_limits() {
+fn concurrent_calls_keep_the_limits() {
     churn(Limits {
         max_sessions: NonZeroUsize::new(20),
         max_sessions_per_user: NonZeroUsize::new(8),
@@ -133,7 +134,7 @@ fn all_calls_at_once_keep_the_limits() {
     });
 }
 
-/// With a content of so many characters: an update to another size class moves the record.
+/// Makes a session with content of this length. An update to another size class moves the record.
 fn with_sized_session<T>(
     session_id: &str,
     user: &str,
@@ -148,14 +149,14 @@ fn with_sized_session<T>(
 
 const FAR_OFF: i64 = 1 << 50;
 
-/// Limits that no test reaches: with them every change takes the lock of the eviction list.
+/// Limits that no test reaches. With limits, every change takes the lock of the eviction list.
 fn far_limits() -> Limits {
     let far = NonZeroUsize::new(1 << 40);
     Limits { max_sessions: far, max_bytes: far, max_sessions_per_user: far, ..Limits::default() }
 }
 
 #[test]
-fn a_user_who_is_logged_out_everywhere_meets_no_old_session() {
+fn no_session_of_a_user_survives_delete_by_user() {
     for limits in [Limits::default(), far_limits()] {
         let store = MemoryStore::new(limits, Arc::new(SystemClock));
         let ann = UserKeyBuf::from_text("ann");
@@ -173,8 +174,8 @@ fn a_user_who_is_logged_out_everywhere_meets_no_old_session() {
     }
 }
 
-/// Runs `change` with the numbers from 0 on, until another thread has looked `LOOKS` times whether the user index has
-/// ann's session "one", which is live at each moment.
+/// Runs `change` with 0, 1, 2, …, until another thread has checked `LOOKS` times that the user index has ann's session
+/// "one". The session is always live.
 fn look_while<const LOOKS: usize>(limits: Limits, change: impl Fn(&MemoryStore, usize) + Sync) {
     let store = MemoryStore::new(limits, Arc::new(SystemClock));
     with_sized_session("one", "ann", 10, |session| store.create(session)).unwrap();
@@ -240,7 +241,7 @@ fn the_user_index_has_a_session_while_its_user_changes() {
                 let mut missed = 0;
                 while next.load(Ordering::Relaxed) < SESSIONS - 1 {
                     let at = next.load(Ordering::Relaxed);
-                    // In this order: a session that has left the old user is the new one's.
+                    // The order matters: a session that is gone from the old user already belongs to the new one.
                     missed += usize::from(!is_listed(&user_of(at, false)) && !is_listed(&user_of(at, true)));
                 }
                 missed
@@ -251,9 +252,9 @@ fn the_user_index_has_a_session_while_its_user_changes() {
 }
 
 #[test]
-fn the_user_index_has_a_session_while_others_of_the_user_come_and_go() {
+fn the_user_index_has_a_session_while_others_of_its_user_are_created_and_deleted() {
     look_while_each::<20_000>(|store, at| {
-        // More than the flat index holds of one user, and back.
+        // More sessions than the flat index can hold for one user, and then fewer again.
         let session_id = format!("other {}", at % 40);
         if (at / 40).is_multiple_of(2) {
             with_sized_session(&session_id, "ann", size_of(at), |session| store.create(session)).unwrap();
@@ -268,7 +269,7 @@ fn the_user_index_has_a_session_while_others_of_the_user_come_and_go() {
 fn the_user_index_has_a_session_while_others_are_evicted_and_swept() {
     let limits = Limits { max_sessions: NonZeroUsize::new(30), ..Limits::default() };
     look_while::<20_000>(limits, |store, at| {
-        // In use, so that others are evicted.
+        // Use the session, so that the others are evicted.
         store.get(&id("one")).unwrap();
         let expires = if at.is_multiple_of(3) { SystemClock.now() + 1 } else { FAR_OFF };
         with_session(&format!("other {at}"), "ann", expires, |session| store.create(session)).unwrap();
@@ -279,7 +280,7 @@ fn the_user_index_has_a_session_while_others_are_evicted_and_swept() {
 }
 
 #[test]
-fn the_sweeper_removes_what_has_expired_and_ends_with_the_store() {
+fn the_sweeper_removes_expired_sessions_and_stops_with_the_store() {
     let store = Arc::new(MemoryStore::default());
     let now = SystemClock.now();
     with_session("dead", "ann", now - 1, |session| store.create(session)).unwrap();

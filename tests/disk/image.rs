@@ -1,4 +1,4 @@
-//! What a power loss leaves of a file, and of a folder.
+//! The content of a file and of a folder after a power loss.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,50 +7,50 @@ use std::path::Path;
 
 use super::{DATA, DATA_FILE, Event, LOG, NEW_LOG, Names, Random};
 
-/// Devices write a sector as a whole or not at all.
+/// The bytes of a sector. Devices write a whole sector or nothing of it.
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;
 
-/// Which promises of the disk are kept.
+/// The sync guarantees that the disk keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syncs {
     Kept,
-    /// Only writes through `O_DSYNC` are: the meta page may come before what it tells of.
+    /// Only writes with `O_DSYNC` are durable, so a meta page may be on disk before the pages that it names.
     WriteThroughAlone,
-    /// None is, as with `MDB_NOSYNC`.
+    /// No guarantee is kept, as with `MDB_NOSYNC`.
     Ignored,
 }
 
-/// How many of the last writes are still on their way where no sync ends that.
+/// The maximum number of pending writes on a disk that ignores syncs.
 const IN_FLIGHT: usize = 100;
 
 /// A write that may not be on disk.
-struct Pending {
-    /// The writes are numbered in their order.
+struct PendingWrite {
+    /// The position in the order of writes.
     number: usize,
     at: usize,
     bytes: Vec<u8>,
-    /// A sync has failed: no later one makes it durable.
+    /// A sync has failed, so no later sync makes this write durable.
     given_up: bool,
 }
 
-/// A file on disk, and what is on its way there.
+/// A file on disk, and its writes that may not be there yet.
 pub struct Disk {
     syncs: Syncs,
     durable: Vec<u8>,
-    pending: Vec<Pending>,
+    pending: Vec<PendingWrite>,
     next: usize,
-    /// The first write to a sector that is not older than what is durable in it.
+    /// For each sector, the last write that is durable in it. Older writes no longer change the sector.
     overtaken: HashMap<usize, usize>,
 }
 
-/// Which parts of a write share one fate.
+/// The unit in which writes are kept or lost.
 #[derive(Debug, Clone, Copy)]
 enum Unit {
     Sector,
     Page,
     Write,
-    /// All writes up to one of them, and none after.
+    /// The first writes are kept, and all later writes are lost.
     Order,
 }
 
@@ -59,12 +59,12 @@ impl Disk {
         Self { syncs, durable, pending: Vec::new(), next: 0, overtaken: HashMap::new() }
     }
 
-    /// Goes past an event of this file.
+    /// Applies an event of this file.
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Write { at, bytes, durable, .. } => {
                 let at = *at as usize;
-                let write = Pending { number: self.next, at, bytes: bytes.clone(), given_up: false };
+                let write = PendingWrite { number: self.next, at, bytes: bytes.clone(), given_up: false };
                 self.next += 1;
                 if *durable && self.syncs != Syncs::Ignored {
                     self.make_durable(&write);
@@ -80,7 +80,7 @@ impl Disk {
                 let (given_up, synced) =
                     std::mem::take(&mut self.pending).into_iter().partition(|write| write.given_up);
                 self.pending = given_up;
-                let synced: Vec<Pending> = synced;
+                let synced: Vec<PendingWrite> = synced;
                 synced.iter().for_each(|write| self.make_durable(write));
                 if self.pending.is_empty() {
                     self.overtaken.clear();
@@ -91,8 +91,8 @@ impl Disk {
         }
     }
 
-    /// Writes it to the disk, and with it whatever else waits for its sectors.
-    fn make_durable(&mut self, write: &Pending) {
+    /// Makes a write durable, and with it the earlier writes to its sectors.
+    fn make_durable(&mut self, write: &PendingWrite) {
         let sectors = sectors(write.at, write.bytes.len());
         let range = sectors.start * SECTOR..sectors.end * SECTOR;
         let mut durable = std::mem::take(&mut self.durable);
@@ -112,7 +112,7 @@ impl Disk {
         }
     }
 
-    /// The file as those see it who have it open.
+    /// The file as seen by processes that have it open.
     pub fn all(&self) -> Vec<u8> {
         let mut file = self.durable.clone();
         for write in &self.pending {
@@ -121,8 +121,8 @@ impl Disk {
         file
     }
 
-    /// The file after a power loss at this moment, while `in_flight` was about to happen: any part of what was not
-    /// made durable may be there.
+    /// The file after a power loss at this moment, during the event `in_flight`. Any part of the writes that are
+    /// not durable may be there.
     pub fn lose_power(&self, in_flight: Option<&Event>, random: &mut Random) -> Vec<u8> {
         let unit = match random.below(8) {
             0..3 => Unit::Sector,
@@ -130,7 +130,7 @@ impl Disk {
             5 | 6 => Unit::Write,
             _ => Unit::Order,
         };
-        // Of ten units, so many are written.
+        // The number of units in ten that are written.
         let share = [1, 5, 9][random.below(3) as usize];
         let mut writes: Vec<(usize, usize, &[u8])> =
             self.pending.iter().map(|write| (write.number, write.at, write.bytes.as_slice())).collect();
@@ -157,7 +157,7 @@ impl Disk {
                 }
             }
         }
-        // The file's length travels on its own: it is the old one, the new one, or one between.
+        // The length of the file is independent of the writes: the old length, the new one, or one in between.
         let len = match random.below(4) {
             0 => self.durable.len(),
             1 => ends[random.below(ends.len() as u64) as usize].max(self.durable.len()),
@@ -167,7 +167,7 @@ impl Disk {
         file
     }
 
-    /// Writes a part of the write of this number, save where a later one is durable.
+    /// Puts a part of a write into the file, except in sectors where a later write is durable.
     fn put(&self, file: &mut Vec<u8>, number: usize, at: usize, bytes: &[u8]) {
         let end = at + bytes.len();
         if file.len() < end {
@@ -194,13 +194,13 @@ pub struct Image {
 }
 
 impl Image {
-    /// Reads a folder.
+    /// Reads the files of a folder.
     pub fn of(dir: &Path) -> Self {
         let read = |name| fs::read(dir.join(name)).ok();
         Self { data: read(DATA).unwrap_or_default(), log: read(LOG), new_log: read(NEW_LOG) }
     }
 
-    /// Makes the files in a folder.
+    /// Creates the files in a folder.
     pub fn put(&self, dir: &Path) {
         let files = [(DATA, Some(&self.data)), (LOG, self.log.as_ref()), (NEW_LOG, self.new_log.as_ref())];
         for (name, bytes) in files {
@@ -211,8 +211,8 @@ impl Image {
     }
 }
 
-/// A folder on disk, and what is on its way there. All files share one order of events, but each of their writes has a
-/// fate of its own.
+/// A folder on disk, and its changes that may not be there yet. Its files share one order of events, but a power loss
+/// keeps or loses each of their writes independently.
 pub struct Folder {
     syncs: Syncs,
     files: Vec<Disk>,
@@ -235,7 +235,7 @@ impl Folder {
         Self { syncs, files, durable, pending: Vec::new() }
     }
 
-    /// Goes past an event.
+    /// Applies an event.
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Write { file, .. } | Event::Sync(file) | Event::FailedSync(file) => {
@@ -263,12 +263,12 @@ impl Folder {
         }
     }
 
-    /// The files as those see them who have them open.
+    /// The files as seen by processes that have them open.
     pub fn all(&self) -> Image {
         self.image(*self.pending.last().unwrap_or(&self.durable), |file| self.files[file].all())
     }
 
-    /// The files after a power loss at this moment, while `in_flight` was about to happen.
+    /// The files after a power loss at this moment, during the event `in_flight`.
     pub fn lose_power(&self, in_flight: Option<&Event>, random: &mut Random) -> Image {
         let kept = random.below(self.pending.len() as u64 + 1) as usize;
         let names = kept.checked_sub(1).map_or(self.durable, |last| self.pending[last]);
@@ -284,7 +284,7 @@ fn sectors(at: usize, len: usize) -> Range<usize> {
     at / SECTOR..(at + len).div_ceil(SECTOR)
 }
 
-/// The parts of a write, by the units of this size in which they lie.
+/// Splits a write at the boundaries of units of this size.
 fn parts(at: usize, len: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     let mut from = 0_usize;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! Redo logs that a test puts beside a data file.
+//! Redo logs for the stores of tests.
 
 use libc::ENOSPC;
 
@@ -7,15 +7,15 @@ use super::{Call, Failure, Fault};
 
 pub const ALWAYS: usize = usize::MAX;
 
-/// A store reuses the file of an old log, whatever is in it. So small a ring is full after some writes.
+/// The size of a log that is full after a few writes, in bytes.
 const SMALL: usize = 128 << 10;
 
-/// A store to be made, with a small log to be reused.
+/// The files of a new store with a small log. A store reuses the file of an old log, whatever its content.
 pub fn small_log() -> Image {
     Image { log: Some(vec![0; SMALL]), ..Image::default() }
 }
 
-/// A store to be made, which makes its log.
+/// The files of a new store that creates its log itself.
 pub fn own_log() -> Image {
     Image::default()
 }

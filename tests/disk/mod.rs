@@ -1,9 +1,9 @@
-//! A disk that a test can look at, and break: the calls that write the files of a store pass through here.
+//! A disk that records and fails calls: all calls that write the files of a store pass through this module.
 //!
-//! A function of the executable comes before the C library's of the same name, also for LMDB's C code. These are the
-//! ones by which LMDB writes its data file, and the store its redo log. What concerns a file that no test watches goes
-//! straight on to the kernel. Nothing that is watched is ever really synced: the events alone know what would have
-//! outlived a power loss. All files of a folder have their events in one order.
+//! A function of the executable replaces the function of the C library with that name, also for the C code of LMDB. The
+//! functions here are those that write LMDB's data file and the redo log. Calls for files that no test watches go
+//! directly to the kernel. Watched files are never really synced: only the events record which writes would survive a
+//! power loss. All files of a folder share one list of events.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
@@ -24,20 +24,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use libc::{c_char, c_int, c_void, iovec, off_t, size_t, ssize_t};
 use tempfile::TempDir;
 
-/// The store's name for its file of data.
+/// The name of the data file.
 pub const DATA: &str = "data.mdb";
-/// The store's name for its redo log.
+/// The name of the redo log.
 pub const LOG: &str = "redo.log";
-/// The store's name for a log that is being made.
+/// The name of a log that is being created.
 pub const NEW_LOG: &str = "redo.log.new";
 
 /// The number of the data file among the watched files of a folder.
 pub const DATA_FILE: usize = 0;
 
-/// What happened in a folder, in the order in which it did. Files are numbered in the order in which they were made.
+/// An event in a folder. Files are numbered in the order of their creation.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// `durable`: on disk when the call returned, as the descriptor was opened with `O_DSYNC`.
+    /// `durable`: on disk when the call returns, because the descriptor was opened with `O_DSYNC`.
     Write {
         file: usize,
         at: u64,
@@ -45,21 +45,21 @@ pub enum Event {
         durable: bool,
     },
     Sync(usize),
-    /// The kernel may have given up what was written before: a later sync does not speak of it.
+    /// The kernel may have dropped the writes before this sync, and a later sync does not report that.
     FailedSync(usize),
-    /// The folder has a name more or less, or a file under another name. It is on disk after the next `FolderSync`.
+    /// A name was added, removed or changed. The change is on disk after the next `FolderSync`.
     Named(Names),
     FolderSync,
     FailedFolderSync,
-    /// The test began an operation of this lane.
-    Begun(usize),
-    /// The next of this lane's operations was acknowledged.
+    /// The test started an operation of this lane.
+    Started(usize),
+    /// The next operation of this lane was acknowledged.
     Acknowledged(usize),
-    /// All that was acknowledged is durable, whatever the durability of the store is.
+    /// All acknowledged operations are durable, whatever the durability of the store.
     Settled,
 }
 
-/// Which files a folder has beside the data file.
+/// The numbers of the files of a folder, apart from the data file.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Names {
     pub log: Option<usize>,
@@ -68,20 +68,21 @@ pub struct Names {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
-    /// A write to the data file that a sync makes durable: LMDB's pages.
+    /// A write to the data file that needs a sync to be durable: the pages of LMDB.
     Write,
     Sync,
-    /// A write that is durable when it returns: LMDB's meta page.
+    /// A write that is durable when it returns: the meta page of LMDB.
     WriteThrough,
-    /// A write of a meta page that a sync makes durable: LMDB takes one back by it, and the store writes both again.
-    TakeBack,
+    /// A write of a meta page that needs a sync to be durable. LMDB uses it to roll back a meta page, and the store to
+    /// rewrite both.
+    RollBack,
     LogWrite,
     LogSync,
     LogRead,
-    /// A write to a log that is being made.
+    /// A write to a log that is being created.
     NewLogWrite,
     NewLogSync,
-    /// A new log takes its name.
+    /// The rename of a new log to its final name.
     Rename,
     FolderSync,
 }
@@ -94,11 +95,11 @@ impl Call {
             Role::Log => return Self::LogWrite,
             Role::Data => {}
         }
-        // SAFETY: it takes no third argument.
+        // SAFETY: F_GETFL takes no third argument.
         if unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_DSYNC != 0 {
             Self::WriteThrough
         } else if (at as usize) < 2 * PAGE && bytes.len() < PAGE {
-            Self::TakeBack
+            Self::RollBack
         } else {
             Self::Write
         }
@@ -115,20 +116,20 @@ impl Call {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// The call does nothing but fail, with this number.
+    /// The call does nothing and fails with this errno.
     Refused(c_int),
-    /// The call does its work and fails all the same, so that no one knows what is on the disk. Of a sync that fails so,
-    /// Linux tells every descriptor of the file once, when it next syncs.
+    /// The call does its work and fails nevertheless, so the state of the disk is unknown. Linux reports such a failed
+    /// sync once to each descriptor of the file, at its next sync.
     Doubtful(c_int),
-    /// The call writes this many bytes.
+    /// The call writes only this many bytes.
     Short(usize),
 }
 
-/// Some of the calls to come fail.
+/// Lets some of the next calls fail.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
     pub call: Call,
-    /// How many calls of the kind go well before.
+    /// The number of calls of this kind that succeed before.
     pub after: usize,
     pub times: usize,
     pub failure: Failure,
@@ -139,10 +140,10 @@ type Identity = (u64, u64);
 
 struct WatchedFile {
     identity: Identity,
-    /// It keeps the inode from being used again.
+    /// Keeps the inode from being reused.
     _file: File,
-    /// The number of the last failure of a sync, for descriptors that were not told of it yet.
-    untold: c_int,
+    /// The errno of the last failed sync, for descriptors to which it was not reported yet.
+    unreported: c_int,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +185,7 @@ impl State {
     /// Adds a file, and returns its number.
     fn add(&mut self, file: File) -> usize {
         let identity = identity(file.as_raw_fd()).unwrap();
-        self.files.push(WatchedFile { identity, _file: file, untold: 0 });
+        self.files.push(WatchedFile { identity, _file: file, unreported: 0 });
         self.files.len() - 1
     }
 
@@ -197,7 +198,7 @@ impl State {
 }
 
 struct Watched {
-    /// The folder whose logs are watched, too.
+    /// The folder, if its logs are watched too.
     folder: Option<(PathBuf, Identity)>,
     state: Mutex<State>,
 }
@@ -211,11 +212,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn identity(fd: c_int) -> Option<Identity> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: `stat` is writable; the kernel refuses a bad descriptor.
+    // SAFETY: `stat` is writable, and the kernel refuses a bad descriptor.
     if unsafe { libc::fstat(fd, stat.as_mut_ptr()) } != 0 {
         return None;
     }
-    // SAFETY: fstat has filled it.
+    // SAFETY: fstat has filled `stat`.
     let stat = unsafe { stat.assume_init() };
     Some((stat.st_dev, stat.st_ino))
 }
@@ -238,7 +239,7 @@ fn watched(fd: c_int) -> Option<(Arc<Watched>, usize)> {
             return Some((Arc::clone(watched), file));
         }
     }
-    // The first write to a log that is being made.
+    // The first write to a log that is being created.
     let path = fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
     let watched = all.iter().find(|watched| watched.is_new_log(&path))?;
     let mut state = lock(&watched.state);
@@ -259,26 +260,26 @@ impl Watched {
     }
 }
 
-/// Lets every call go straight on to the kernel. For a child of this process, as another thread of the parent may have
-/// held a lock when it was made.
-pub fn look_away() {
+/// Passes all later calls directly to the kernel. A child process needs this: another thread of its parent may have
+/// held a lock at the time of the fork.
+pub fn stop_watching() {
     WATCHES.store(0, Ordering::Release);
 }
 
-/// A data file, or a folder with its logs, that is watched until this is dropped.
+/// Watches a data file, or a folder with its logs, until it is dropped.
 pub struct Disk(Arc<Watched>);
 
 impl Disk {
-    /// Watches a data file alone.
+    /// Watches only a data file.
     pub fn watch(file: &Path) -> Self {
-        Self::begin(None, State::default(), file)
+        Self::start(None, State::default(), file)
     }
 
     /// Watches the data file and the logs in a folder.
     pub fn watch_folder(folder: &Path) -> Self {
         let folder = fs::canonicalize(folder).unwrap();
         let identity = identity(File::open(&folder).unwrap().as_raw_fd()).unwrap();
-        let disk = Self::begin(Some((folder.clone(), identity)), State::default(), &folder.join(DATA));
+        let disk = Self::start(Some((folder.clone(), identity)), State::default(), &folder.join(DATA));
         {
             let mut state = lock(&disk.0.state);
             let mut number = |name| File::open(folder.join(name)).ok().map(|file| state.add(file));
@@ -288,7 +289,7 @@ impl Disk {
         disk
     }
 
-    fn begin(folder: Option<(PathBuf, Identity)>, mut state: State, data: &Path) -> Self {
+    fn start(folder: Option<(PathBuf, Identity)>, mut state: State, data: &Path) -> Self {
         state.add(File::open(data).unwrap());
         let watched = Arc::new(Watched { folder, state: Mutex::new(state) });
         lock(&WATCHED).push(Arc::clone(&watched));
@@ -308,22 +309,22 @@ impl Disk {
         self.state().log.len()
     }
 
-    /// The events up to now. Later ones begin a new list.
+    /// Returns the events up to now, and starts a new list.
     pub fn take_log(&self) -> Vec<Event> {
         std::mem::take(&mut self.state().log)
     }
 
-    /// How many of the events up to now are such.
+    /// Counts the events up to now that match.
     pub fn count(&self, is_one: impl Fn(&Event) -> bool) -> usize {
         self.state().log.iter().filter(|event| is_one(event)).count()
     }
 
-    /// The number of the file that is the log now.
+    /// The number of the present log file.
     pub fn log_file(&self) -> Option<usize> {
         self.state().names.log
     }
 
-    /// Replaces the faults to come.
+    /// Replaces the faults.
     pub fn fail(&self, faults: &[Fault]) {
         let mut state = self.state();
         state.faults = faults.to_vec();
@@ -337,7 +338,7 @@ impl Disk {
         state.failed
     }
 
-    /// How many calls have failed because of the present faults.
+    /// The number of calls that the present faults have failed.
     pub fn failed_calls(&self) -> usize {
         self.state().failed
     }
@@ -350,13 +351,13 @@ impl Drop for Disk {
     }
 }
 
-/// A directory in memory where the system has such.
+/// Creates a temporary directory, in memory if possible.
 pub fn temp_dir() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap()
 }
 
-/// Makes a store's data file, for the store to be opened on it; an empty one is that of a store to be made.
+/// Creates the data file of a store. A store that is opened on an empty file is new.
 pub fn data_file(dir: &Path, bytes: &[u8]) -> PathBuf {
     let path = dir.join(DATA);
     fs::write(&path, bytes).unwrap();
@@ -364,28 +365,28 @@ pub fn data_file(dir: &Path, bytes: &[u8]) -> PathBuf {
 }
 
 fn fail_with(number: c_int) -> ssize_t {
-    // SAFETY: it is the calling thread's own.
+    // SAFETY: the location is valid, and belongs to the calling thread.
     unsafe { *libc::__errno_location() = number };
     -1
 }
 
 fn raw_pwrite(fd: c_int, bytes: &[u8], at: off_t) -> ssize_t {
-    // SAFETY: the bytes are readable; the kernel refuses a bad descriptor.
+    // SAFETY: the bytes are readable, and the kernel refuses a bad descriptor.
     unsafe { libc::syscall(libc::SYS_pwrite64, fd, bytes.as_ptr(), bytes.len(), at) as ssize_t }
 }
 
 fn raw_pread(fd: c_int, bytes: &mut [u8], at: off_t) -> ssize_t {
-    // SAFETY: the bytes are writable; the kernel refuses a bad descriptor.
+    // SAFETY: the bytes are writable, and the kernel refuses a bad descriptor.
     unsafe { libc::syscall(libc::SYS_pread64, fd, bytes.as_mut_ptr(), bytes.len(), at) as ssize_t }
 }
 
 fn write((watched, file): &(Arc<Watched>, usize), fd: c_int, bytes: &[u8], at: off_t) -> ssize_t {
-    // Held until the bytes are written, so that the events have the order of the writes.
+    // The lock is held until the bytes are written, so that events and writes have the same order.
     let mut state = lock(&watched.state);
     let call = Call::of_write(fd, state.role(*file), bytes, at);
     let failure = state.failure(call).or_else(|| {
-        let untold = state.files[*file].untold;
-        (call == Call::WriteThrough && set_untold(fd, false)).then_some(Failure::Doubtful(untold))
+        let unreported = state.files[*file].unreported;
+        (call == Call::WriteThrough && set_unreported(fd, false)).then_some(Failure::Doubtful(unreported))
     });
     let part = match failure {
         Some(Failure::Refused(number)) => return fail_with(number),
@@ -414,13 +415,13 @@ fn sync(fd: c_int, call: libc::c_long) -> c_int {
     };
     let mut state = lock(&watched.state);
     let call = Call::of_sync(state.role(file));
-    let untold = set_untold(fd, false).then_some(Failure::Refused(state.files[file].untold));
-    match state.failure(call).or(untold) {
+    let unreported = set_unreported(fd, false).then_some(Failure::Refused(state.files[file].unreported));
+    match state.failure(call).or(unreported) {
         Some(failure @ (Failure::Refused(number) | Failure::Doubtful(number))) => {
             if let Failure::Doubtful(_) = failure {
-                state.files[file].untold = number;
-                descriptors(fd).for_each(|fd| _ = set_untold(fd, true));
-                set_untold(fd, false);
+                state.files[file].unreported = number;
+                descriptors(fd).for_each(|fd| _ = set_unreported(fd, true));
+                set_unreported(fd, false);
             }
             state.log.push(Event::FailedSync(file));
             fail_with(number) as c_int
@@ -432,7 +433,7 @@ fn sync(fd: c_int, call: libc::c_long) -> c_int {
     }
 }
 
-/// Syncs a watched folder. `None` if the descriptor is of something else.
+/// Syncs a watched folder. `None` if the descriptor is not that of a watched folder.
 fn sync_folder(fd: c_int) -> Option<c_int> {
     let all = all_watched();
     if all.is_empty() {
@@ -453,7 +454,7 @@ fn sync_folder(fd: c_int) -> Option<c_int> {
     }
 }
 
-/// The descriptors of the same file.
+/// All descriptors of the same file.
 fn descriptors(fd: c_int) -> impl Iterator<Item = c_int> {
     let file = identity(fd);
     let all = fs::read_dir("/proc/self/fd").into_iter().flatten();
@@ -461,13 +462,13 @@ fn descriptors(fd: c_int) -> impl Iterator<Item = c_int> {
         .filter(move |&other| identity(other) == file)
 }
 
-/// Notes whether a failed sync is still to be told to a descriptor, and tells whether it was. The note is a flag which
-/// goes with the descriptor and its copies, and means nothing to a file.
-fn set_untold(fd: c_int, untold: bool) -> bool {
-    // SAFETY: the kernel refuses a bad descriptor; with these flags nothing else is changed.
+/// Marks whether a failed sync has yet to be reported to a descriptor, and returns the previous mark. The mark is a
+/// status flag that the descriptor shares with its copies, and that has no effect on these files.
+fn set_unreported(fd: c_int, unreported: bool) -> bool {
+    // SAFETY: the kernel refuses a bad descriptor, and nothing but the flags is changed.
     unsafe {
         let flags = libc::fcntl(fd, libc::F_GETFL);
-        let wanted = if untold { flags | libc::O_NOATIME } else { flags & !libc::O_NOATIME };
+        let wanted = if unreported { flags | libc::O_NOATIME } else { flags & !libc::O_NOATIME };
         if wanted != flags {
             libc::fcntl(fd, libc::F_SETFL, wanted);
         }
@@ -479,7 +480,7 @@ fn set_untold(fd: c_int, untold: bool) -> bool {
 /// As for pwrite(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite(fd: c_int, bytes: *const c_void, len: size_t, at: off_t) -> ssize_t {
-    // SAFETY: the caller says so.
+    // SAFETY: guaranteed by the caller.
     let bytes = unsafe { std::slice::from_raw_parts(bytes.cast(), len) };
     match watched(fd) {
         Some(watched) => write(&watched, fd, bytes, at),
@@ -487,13 +488,13 @@ unsafe extern "C" fn pwrite(fd: c_int, bytes: *const c_void, len: size_t, at: of
     }
 }
 
-/// By which Rust's standard library writes: the store writes meta pages again itself.
+/// Called by Rust's standard library, with which the store rewrites meta pages.
 ///
 /// # Safety
 /// As for pwrite(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite64(fd: c_int, bytes: *const c_void, len: size_t, at: off_t) -> ssize_t {
-    // SAFETY: the caller says so.
+    // SAFETY: guaranteed by the caller.
     unsafe { pwrite(fd, bytes, len, at) }
 }
 
@@ -502,33 +503,33 @@ unsafe extern "C" fn pwrite64(fd: c_int, bytes: *const c_void, len: size_t, at: 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     let Some(watched) = watched(fd) else {
-        // SAFETY: the caller says so.
+        // SAFETY: guaranteed by the caller.
         return unsafe { libc::syscall(libc::SYS_writev, fd, parts, count) as ssize_t };
     };
-    // SAFETY: the caller says so.
+    // SAFETY: guaranteed by the caller.
     let parts = unsafe { std::slice::from_raw_parts(parts, count as usize) };
     let bytes: Vec<&[u8]> = parts
         .iter()
-        // SAFETY: the caller says so.
+        // SAFETY: guaranteed by the caller.
         .map(|part| unsafe { std::slice::from_raw_parts(part.iov_base.cast(), part.iov_len) })
         .collect();
-    // SAFETY: the descriptor is that of a file.
+    // SAFETY: lseek takes any descriptor.
     let at = unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) };
     let written = write(&watched, fd, &bytes.concat(), at);
     if written > 0 {
-        // SAFETY: as before.
+        // SAFETY: lseek takes any descriptor.
         unsafe { libc::lseek(fd, at + written as off_t, libc::SEEK_SET) };
     }
     written
 }
 
-/// By which Rust's standard library reads.
+/// Called by Rust's standard library to read.
 ///
 /// # Safety
 /// As for pread(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pread64(fd: c_int, bytes: *mut c_void, len: size_t, at: off_t) -> ssize_t {
-    // SAFETY: the caller says so.
+    // SAFETY: guaranteed by the caller.
     let bytes = unsafe { std::slice::from_raw_parts_mut(bytes.cast(), len) };
     if let Some((watched, file)) = watched(fd)
         && file != DATA_FILE
@@ -546,9 +547,9 @@ unsafe extern "C" fn pread64(fd: c_int, bytes: *mut c_void, len: size_t, at: off
 }
 
 /// # Safety
-/// It is a string of C's.
+/// `path` must be a valid C string.
 unsafe fn path_of<'a>(path: *const c_char) -> &'a Path {
-    // SAFETY: the caller says so.
+    // SAFETY: guaranteed by the caller.
     Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()))
 }
 
@@ -556,11 +557,11 @@ unsafe fn path_of<'a>(path: *const c_char) -> &'a Path {
 /// As for rename(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
-    // SAFETY: the caller says so.
+    // SAFETY: guaranteed by the caller.
     let raw = || unsafe {
         libc::syscall(libc::SYS_renameat2, libc::AT_FDCWD, from, libc::AT_FDCWD, to, 0) as c_int
     };
-    // SAFETY: the caller says so.
+    // SAFETY: guaranteed by the caller.
     let (source, target) = unsafe { (path_of(from), path_of(to)) };
     let all = all_watched();
     let is_it = |watched: &&Arc<Watched>| watched.is_new_log(source) && watched.is_named(target, LOG);
@@ -585,9 +586,9 @@ unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
 /// As for unlink(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
-    // SAFETY: the caller says so.
+    // SAFETY: guaranteed by the caller.
     let raw = || unsafe { libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path, 0) as c_int };
-    // SAFETY: the caller says so.
+    // SAFETY: guaranteed by the caller.
     let name = unsafe { path_of(path) };
     let all = all_watched();
     let Some(watched) = all.iter().find(|watched| watched.is_new_log(name)) else { return raw() };
@@ -610,13 +611,13 @@ extern "C" fn fsync(fd: c_int) -> c_int {
     sync(fd, libc::SYS_fsync)
 }
 
-/// The variety of a test: the same one for the same seed.
+/// A small random number generator. A seed always gives the same numbers.
 #[derive(Clone)]
 pub struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        // Seeds that are close to each other must not begin alike, and zero is none.
+        // Mix the seed, so that close seeds give different numbers. The state must not be zero.
         Self((seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1)
     }
 
@@ -627,7 +628,7 @@ impl Random {
         (self.0 >> 11) % end
     }
 
-    /// Another, for another thread.
+    /// Derives a generator for another thread.
     pub fn split(&mut self) -> Self {
         Self::new(self.below(u64::MAX >> 11))
     }

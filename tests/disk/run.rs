@@ -1,4 +1,4 @@
-//! A store that is used while its disk is recorded, and what a power loss at any moment of that leaves.
+//! Records the disk of a store in use, and checks the store after a power loss at any moment.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use super::child::in_child;
 use super::image::{Folder, Image, Syncs};
 use super::sessions::{
-    self, Lane, Model, Op, Outcome, Reached, START, Setup, Verdict, judge, look, outcome, perform_together,
-    use_up,
+    self, Lane, Model, Op, Outcome, Reached, START, Setup, Verdict, check_usable, judge, look, outcome,
+    perform_together,
 };
 use super::{DATA_FILE, Disk, Event, Random};
 
@@ -23,8 +23,9 @@ pub fn number_from(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// The variety of a test, which runs alone: a child must not inherit locks that another test holds.
-pub fn begin() -> (Random, MutexGuard<'static, ()>) {
+/// Returns the random numbers of a test, and a guard that lets one test run at a time: a child process must not inherit
+/// locks that another test holds.
+pub fn start_alone() -> (Random, MutexGuard<'static, ()>) {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = number_from("POWER_LOSS_SEED", SEED);
@@ -32,23 +33,24 @@ pub fn begin() -> (Random, MutexGuard<'static, ()>) {
     (Random::new(seed), alone)
 }
 
-/// A store that is used, and whose disk is recorded.
-pub struct Used {
+/// A store whose disk is recorded.
+pub struct RecordedStore {
     pub dir: TempDir,
     pub setup: Setup,
-    /// Away while it is opened again.
+    /// `None` while the store is closed.
     pub store: Option<Arc<FileStore>>,
     pub clock: Arc<MockClock>,
     pub disk: Arc<Disk>,
 }
 
-impl Used {
-    /// Opens a store whose files are these.
+impl RecordedStore {
+    /// Opens a store with these files.
     pub fn open(setup: Setup, first: &Image, now: Millis) -> Self {
         let dir = super::temp_dir();
         first.put(dir.path());
         if !first.data.is_empty() {
-            // It is there before anything is written to a data file: one that is cut off is known by it.
+            // LMDB creates the lock file before it writes data. A store with a lock file is not new, though its data
+            // file may be truncated.
             fs::write(dir.path().join("lock.mdb"), []).unwrap();
         }
         let disk = Arc::new(match setup.log {
@@ -60,7 +62,7 @@ impl Used {
     }
 
     pub fn store(&self) -> &FileStore {
-        self.store.as_ref().unwrap_or_else(|| unreachable!("it is open"))
+        self.store.as_ref().unwrap_or_else(|| unreachable!("the store is open"))
     }
 
     pub fn reopen(&mut self) {
@@ -70,29 +72,29 @@ impl Used {
     }
 }
 
-/// What was done to a store, and what of it came to the disk.
+/// The operations on a store, and the events of its disk.
 pub struct Run {
     pub name: &'static str,
     pub setup: Setup,
     first: Image,
     log: Vec<Event>,
-    /// How many of the events opened the store.
+    /// The number of events that opening the store has caused.
     pub opening: usize,
     pub lanes: Arc<Vec<Lane>>,
-    /// How far the lanes had come before the first event.
+    /// The progress of the lanes before the first event.
     before: Vec<Reached>,
-    /// As it is while the store is open: nobody tidies it when the power fails.
+    /// The lock file of the open store. After a power loss it is still there.
     lock_file: Vec<u8>,
 }
 
-/// How often something happened to a log.
+/// Counts of the events of a log.
 #[derive(Debug, Default)]
 pub struct LogUse {
     pub writes: usize,
     pub syncs: usize,
-    /// How often a write began before the one before it: at the end of the ring, and at the beginning of a log.
+    /// Writes at a lower offset than the write before: after the end of the ring, and at the start of a log.
     pub wraps: usize,
-    /// Changes of names in the folder.
+    /// Changes of file names in the folder.
     pub names: usize,
     /// Commits of the data file.
     pub commits: usize,
@@ -107,27 +109,27 @@ pub struct Moment {
 }
 
 impl Run {
-    /// Has a store used, which begins with these files.
+    /// Records `work` on a store with these files.
     pub fn record(
         name: &'static str,
         setup: Setup,
         first: Image,
         now: Millis,
-        work: impl FnOnce(&mut Used) -> Vec<Lane>,
+        work: impl FnOnce(&mut RecordedStore) -> Vec<Lane>,
     ) -> Self {
-        let mut used = Used::open(setup, &first, now);
-        let opening = used.disk.log_len();
-        let lanes = Arc::new(work(&mut used));
-        let lock_file = fs::read(used.dir.path().join("lock.mdb")).unwrap();
-        used.store = None;
+        let mut recorded = RecordedStore::open(setup, &first, now);
+        let opening = recorded.disk.log_len();
+        let lanes = Arc::new(work(&mut recorded));
+        let lock_file = fs::read(recorded.dir.path().join("lock.mdb")).unwrap();
+        recorded.store = None;
         let before = vec![Reached::default(); lanes.len()];
-        let log = used.disk.take_log();
+        let log = recorded.disk.take_log();
         let run = Self { name, setup, first, log, opening, lanes, before, lock_file };
-        run.check_log(&Image::of(used.dir.path()));
+        run.check_log(&Image::of(recorded.dir.path()));
         run
     }
 
-    /// The part of the run that opened the store, after a power loss at a moment of another run.
+    /// The part of this run that opened the store after a power loss at a moment of `run`.
     pub fn recovery_of(&self, run: &Self, moment: &Moment) -> Self {
         Self {
             name: run.name,
@@ -141,7 +143,7 @@ impl Run {
         }
     }
 
-    /// A write by a call that is not recorded would make all that follows worthless.
+    /// Checks that no write is missing in the events. Otherwise the checks after a power loss would be worthless.
     fn check_log(&self, files: &Image) {
         let mut disk = Folder::new(Syncs::Kept, self.first.clone());
         self.log.iter().for_each(|event| disk.apply(event));
@@ -156,7 +158,7 @@ impl Run {
         self.log.len()
     }
 
-    /// How the log was used.
+    /// Counts the events of the log.
     pub fn log_use(&self) -> LogUse {
         let mut seen = LogUse::default();
         let mut last = 0;
@@ -182,7 +184,7 @@ impl Run {
         let mut acknowledged: Vec<usize> = reached.iter().map(|reached| reached.acknowledged).collect();
         for event in &self.log[..cut] {
             match *event {
-                Event::Begun(lane) => reached[lane].begun += 1,
+                Event::Started(lane) => reached[lane].started += 1,
                 Event::Acknowledged(lane) => {
                     acknowledged[lane] += 1;
                     if !is_late {
@@ -190,7 +192,7 @@ impl Run {
                     }
                 }
                 Event::Sync(file) if file == DATA_FILE => {}
-                // What was acknowledged before is in the log that is synced, or in the data file.
+                // Earlier acknowledged operations are in the synced log or in the data file.
                 Event::Sync(_) | Event::Settled => {
                     for (reached, &acknowledged) in reached.iter_mut().zip(&acknowledged) {
                         reached.acknowledged = acknowledged;
@@ -199,11 +201,11 @@ impl Run {
                 _ => {}
             }
         }
-        let times = self.lanes.iter().zip(&reached).map(|(lane, reached)| lane.models[reached.begun].0);
+        let times = self.lanes.iter().zip(&reached).map(|(lane, reached)| lane.models[reached.started].0);
         Moment { cut, now: times.max().unwrap_or(START), reached }
     }
 
-    /// Has the power fail so many times from an event on, and hands out the moments and the files.
+    /// Simulates power losses at random moments after an event, and passes each moment and its files to `then`.
     pub fn lose_power(
         &self,
         states: u64,
@@ -224,13 +226,13 @@ impl Run {
         }
     }
 
-    /// Opens a store on what a power loss left, and compares.
+    /// Opens a store on the files after a power loss, and judges it.
     pub fn check(&self, moment: &Moment, image: &Image) -> Verdict {
         let dir = super::temp_dir();
         image.put(dir.path());
         fs::write(dir.path().join("lock.mdb"), &self.lock_file).unwrap();
-        // A store that is to have no log recovers one, too.
-        let setup = if moment.cut % 4 == 3 { Setup::direct(self.setup.sealed) } else { self.setup };
+        // A store that uses no log itself must recover a log too.
+        let setup = if moment.cut % 4 == 3 { Setup::direct(self.setup.is_encrypted) } else { self.setup };
         in_child(|| {
             let (store, clock) = match sessions::open(dir.path(), setup, moment.now) {
                 Ok(opened) => opened,
@@ -241,7 +243,7 @@ impl Run {
                 Err(fault) => return Verdict::unreadable(fault),
             };
             let verdict = judge(&view, &self.lanes, &moment.reached, moment.now);
-            match use_up(&store, &clock, &mut Random::new(1)) {
+            match check_usable(&store, &clock, &mut Random::new(1)) {
                 Err(fault) if verdict.is_good() => Verdict::unreadable(fault),
                 _ => verdict,
             }
@@ -255,7 +257,7 @@ impl Run {
     }
 }
 
-/// What became of stores.
+/// The sums of all verdicts.
 #[derive(Default)]
 pub struct Sum {
     pub states: usize,
@@ -287,7 +289,7 @@ impl Sum {
         }
     }
 
-    /// Prints it, even where the test harness keeps what a good test prints to itself.
+    /// Prints the sums, even though the test harness captures the output of tests that pass.
     pub fn assert_good(&self) {
         let Self { states, checked, lost, revived, unreadable, .. } = self;
         let line = format!(
@@ -299,76 +301,78 @@ impl Sum {
     }
 }
 
-/// Operations in groups, each of which is one commit: begun by one thread, so that a seed gives one log.
-pub fn in_groups(groups: usize, first: Model, random: &mut Random, used: &Used) -> Vec<Lane> {
-    let mut lane = Lane::new(first, used.clock.now());
+/// Performs groups of operations, and each group is one commit. One thread starts them all, so that a seed always gives
+/// the same log.
+pub fn in_groups(groups: usize, first: Model, random: &mut Random, recorded: &RecordedStore) -> Vec<Lane> {
+    let mut lane = Lane::new(first, recorded.clock.now());
     for _ in 0..groups {
-        some_ops(&mut lane, random, used);
+        random_ops(&mut lane, random, recorded);
     }
     vec![lane]
 }
 
-/// A group of operations, and then the others one by one.
-pub fn some_ops(lane: &mut Lane, random: &mut Random, used: &Used) {
+/// Performs the random operations that can be queued as a group, and the others one by one.
+pub fn random_ops(lane: &mut Lane, random: &mut Random, recorded: &RecordedStore) {
     let many = if random.one_in(3) { 1 } else { 1 + random.below(30) };
-    let ops: Vec<Op> = (0..many).map(|_| Op::random(0, used.clock.now(), random)).collect();
-    let (hot, mut cold): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(Op::is_hot);
-    group(&hot, lane, used);
+    let ops: Vec<Op> = (0..many).map(|_| Op::random(0, recorded.clock.now(), random)).collect();
+    let (queued, mut others): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(Op::can_be_queued);
+    perform_group(&queued, lane, recorded);
     if random.one_in(40) {
-        cold.push(Op::Clear);
+        others.push(Op::Clear);
     }
-    cold.iter().for_each(|op| perform(op, 0, lane, used));
-    used.clock.advance(random.below(4) as Millis);
+    others.iter().for_each(|op| perform(op, 0, lane, recorded));
+    recorded.clock.advance(random.below(4) as Millis);
 }
 
-/// Does them at once.
-pub fn group(ops: &[Op], lane: &mut Lane, used: &Used) {
-    ops.iter().for_each(|_| used.disk.note(Event::Begun(0)));
-    let expected: Vec<Outcome> = ops.iter().map(|op| lane.apply(op, used.clock.now())).collect();
-    let disk = Arc::clone(&used.disk);
-    let results = perform_together(ops, used.store(), move |_| disk.note(Event::Acknowledged(0)));
+/// Performs operations in one batch.
+pub fn perform_group(ops: &[Op], lane: &mut Lane, recorded: &RecordedStore) {
+    ops.iter().for_each(|_| recorded.disk.note(Event::Started(0)));
+    let expected: Vec<Outcome> = ops.iter().map(|op| lane.apply(op, recorded.clock.now())).collect();
+    let disk = Arc::clone(&recorded.disk);
+    let results = perform_together(ops, recorded.store(), move |_| disk.note(Event::Acknowledged(0)));
     assert_eq!(results.into_iter().map(outcome).collect::<Vec<_>>(), expected);
 }
 
-pub fn perform(op: &Op, at: usize, lane: &mut Lane, used: &Used) {
-    used.disk.note(Event::Begun(at));
-    let expected = lane.apply(op, used.clock.now());
-    assert_eq!(outcome(op.perform(used.store())), expected, "{op:?}");
-    used.disk.note(Event::Acknowledged(at));
+pub fn perform(op: &Op, at: usize, lane: &mut Lane, recorded: &RecordedStore) {
+    recorded.disk.note(Event::Started(at));
+    let expected = lane.apply(op, recorded.clock.now());
+    assert_eq!(outcome(op.perform(recorded.store())), expected, "{op:?}");
+    recorded.disk.note(Event::Acknowledged(at));
 }
 
-/// Operations of several threads at once, each on sessions of its own, and now and then one on those of all. Which of
-/// them share a commit is not in the seed.
-pub fn on_threads(rounds: usize, random: &mut Random, used: &Used) -> Vec<Lane> {
+/// Performs operations on several threads, each with its own sessions, and sometimes a `clear` of all sessions. The
+/// seed does not determine which operations share a commit.
+pub fn on_threads(rounds: usize, random: &mut Random, recorded: &RecordedStore) -> Vec<Lane> {
     const THREADS: usize = 4;
     const OPS: usize = 12;
-    let mut lanes: Vec<Lane> = (0..THREADS).map(|_| Lane::new(Model::default(), used.clock.now())).collect();
+    let mut lanes: Vec<Lane> =
+        (0..THREADS).map(|_| Lane::new(Model::default(), recorded.clock.now())).collect();
     for _ in 0..rounds {
         std::thread::scope(|scope| {
             for (at, lane) in lanes.iter_mut().enumerate() {
                 let mut random = random.split();
                 scope.spawn(move || {
                     for _ in 0..OPS {
-                        let op = Op::random(at, used.clock.now(), &mut random);
-                        perform(&op, at, lane, used);
+                        let op = Op::random(at, recorded.clock.now(), &mut random);
+                        perform(&op, at, lane, recorded);
                     }
                 });
             }
         });
         if random.one_in(4) {
-            (0..THREADS).for_each(|at| used.disk.note(Event::Begun(at)));
+            (0..THREADS).for_each(|at| recorded.disk.note(Event::Started(at)));
             for lane in &mut lanes {
-                assert_eq!(lane.apply(&Op::Clear, used.clock.now()), Ok(None) as Outcome);
+                assert_eq!(lane.apply(&Op::Clear, recorded.clock.now()), Ok(None) as Outcome);
             }
-            Op::Clear.perform(used.store()).unwrap();
-            (0..THREADS).for_each(|at| used.disk.note(Event::Acknowledged(at)));
+            Op::Clear.perform(recorded.store()).unwrap();
+            (0..THREADS).for_each(|at| recorded.disk.note(Event::Acknowledged(at)));
         }
-        used.clock.advance(random.below(10) as Millis);
+        recorded.clock.advance(random.below(10) as Millis);
     }
     lanes
 }
 
-/// What a store shows after the power was lost.
-pub fn view_of(used: &Used) -> sessions::View {
-    look(used.store(), 1).unwrap()
+/// Returns the view of a store after a power loss.
+pub fn view_of(recorded: &RecordedStore) -> sessions::View {
+    look(recorded.store(), 1).unwrap()
 }

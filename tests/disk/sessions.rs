@@ -1,4 +1,4 @@
-//! Operations on a store, what they should do to its sessions, and what is seen of them.
+//! Operations on a store, a model of their effects, and a check of a store against the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,9 +20,9 @@ pub const MAX_PER_USER: usize = 6;
 const IDS: u64 = 40;
 const USERS: u64 = 5;
 
-/// The clock's first moment.
+/// The first time of the clock.
 pub const START: Millis = 1_000_000;
-/// After the end of every session.
+/// An expiry after all random expiries.
 pub const FAR: Millis = 1 << 40;
 
 /// A store has no redo log below 64 MiB.
@@ -33,25 +33,25 @@ const SMALLEST_WITH_A_LOG: u64 = 64 << 20;
 /// How a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setup {
-    pub sealed: bool,
-    /// `None`: without a redo log, so that each write is a commit of LMDB's.
+    pub is_encrypted: bool,
+    /// `None`: without a redo log, so that each write is a commit of LMDB.
     pub log: Option<Durability>,
 }
 
 impl Setup {
-    pub const fn direct(sealed: bool) -> Self {
-        Self { sealed, log: None }
+    pub const fn direct(is_encrypted: bool) -> Self {
+        Self { is_encrypted, log: None }
     }
 
-    pub const fn logged(sealed: bool, durability: Durability) -> Self {
-        Self { sealed, log: Some(durability) }
+    pub const fn logged(is_encrypted: bool, durability: Durability) -> Self {
+        Self { is_encrypted, log: Some(durability) }
     }
 }
 
 pub fn options(dir: &Path, setup: Setup) -> FileOptions {
     FileOptions {
         path: dir.into(),
-        secrets: if setup.sealed { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
+        secrets: if setup.is_encrypted { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
         max_bytes: NonZeroU64::new(match setup.log {
             Some(_) => SMALLEST_WITH_A_LOG,
             None => TOO_SMALL_FOR_A_LOG,
@@ -68,17 +68,17 @@ pub fn open(dir: &Path, setup: Setup, now: Millis) -> Result<(Arc<FileStore>, Ar
     FileStore::open_at(&options(dir, setup), clock.clone()).map(|store| (store, clock))
 }
 
-/// A session as it is written.
+/// A session to be written.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Draft {
+pub struct TestSession {
     pub id: String,
     pub user: Option<String>,
     pub expires: Millis,
-    /// `None`: FluidAuth's three fields and no other.
+    /// `None`: only the three fields of FluidAuth.
     pub text: Option<Arc<str>>,
 }
 
-impl fmt::Debug for Draft {
+impl fmt::Debug for TestSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, user, expires, text } = self;
         let bytes = text.as_ref().map_or(0, |text| text.len());
@@ -86,11 +86,11 @@ impl fmt::Debug for Draft {
     }
 }
 
-impl Draft {
-    /// One of about so many bytes, unlike all others.
+impl TestSession {
+    /// Makes a session with about this many bytes of unique text.
     pub fn new(id: String, user: Option<String>, expires: Millis, bytes: usize, random: &mut Random) -> Self {
         let text = (bytes > 0).then(|| {
-            // Different all along, so that no part of one version passes for another's.
+            // The word repeats throughout the text, so that parts of two versions always differ.
             let word = format!("{:012x} ", random.below(1 << 48));
             format!(
                 r#"{{"sessionId":"{id}","expires":{expires},"x":"{}"}}"#,
@@ -127,11 +127,11 @@ impl Draft {
 }
 
 fn lifetime(now: Millis, random: &mut Random) -> Millis {
-    // A few are dead on arrival.
+    // A few sessions have expired before their creation.
     now - 2 + random.below(100) as Millis
 }
 
-/// Ids that pack and ids that do not.
+/// Ids with an even number can be packed, and the others cannot.
 pub fn id_text(lane: usize, nth: u64) -> String {
     if nth.is_multiple_of(2) { format!("{lane:04x}{nth:032x}") } else { format!("{lane:04x} session {nth}") }
 }
@@ -150,8 +150,8 @@ fn session_id(text: &str) -> SessionId {
 
 #[derive(Debug, Clone)]
 pub enum Op {
-    Create(Draft),
-    Update(Draft),
+    Create(TestSession),
+    Update(TestSession),
     Touch { id: String, expires: Millis },
     Delete { id: String },
     DeleteByUser { user: String, except: Option<String> },
@@ -159,7 +159,7 @@ pub enum Op {
     Clear,
 }
 
-/// A number where the store tells one, or the code of an error.
+/// The number that the store returns, if any, or the code of the error.
 pub type Outcome = Result<Option<u64>, &'static str>;
 
 pub fn outcome(result: Result<Option<u64>>) -> Outcome {
@@ -167,11 +167,11 @@ pub fn outcome(result: Result<Option<u64>>) -> Outcome {
 }
 
 impl Op {
-    /// Of the sessions of a lane; never `Clear`, which is of all.
+    /// Returns an operation on the sessions of a lane. It is never `Clear`, which concerns all lanes.
     pub fn random(lane: usize, now: Millis, random: &mut Random) -> Self {
         match random.below(20) {
-            0..9 => Self::Create(Draft::random(lane, now, random)),
-            9..13 => Self::Update(Draft::random(lane, now, random)),
+            0..9 => Self::Create(TestSession::random(lane, now, random)),
+            9..13 => Self::Update(TestSession::random(lane, now, random)),
             13..16 => Self::Touch { id: id_text(lane, random.below(IDS)), expires: lifetime(now, random) },
             16..18 => Self::Delete { id: id_text(lane, random.below(IDS)) },
             18 => Self::DeleteByUser {
@@ -182,25 +182,31 @@ impl Op {
         }
     }
 
-    /// Whether it can be begun without waiting for its end.
-    pub fn is_hot(&self) -> bool {
+    /// Whether the operation can be queued with others before the caller waits for it.
+    pub fn can_be_queued(&self) -> bool {
         !matches!(self, Self::DeleteByUser { .. } | Self::Clean | Self::Clear)
     }
 
-    /// The bytes of text that it writes.
+    /// The length of the text that the operation writes.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Create(draft) | Self::Update(draft) => draft.text.as_ref().map_or(0, |text| text.len()),
+            Self::Create(test_session) | Self::Update(test_session) => {
+                test_session.text.as_ref().map_or(0, |text| text.len())
+            }
             _ => 0,
         }
     }
 
-    /// Does it, and waits for its end.
+    /// Performs the operation, and waits for it.
     pub fn perform(&self, store: &FileStore) -> Result<Option<u64>> {
         let flag = |changed| Some(u64::from(changed));
         match self {
-            Self::Create(draft) => draft.with_session(|session| store.create(session)).map(|()| Some(1)),
-            Self::Update(draft) => draft.with_session(|session| store.update(session)).map(flag),
+            Self::Create(test_session) => {
+                test_session.with_session(|session| store.create(session)).map(|()| Some(1))
+            }
+            Self::Update(test_session) => {
+                test_session.with_session(|session| store.update(session)).map(flag)
+            }
             Self::Touch { id, expires } => {
                 store.touch(&session_id(id), Expiry::moved_to(*expires).unwrap()).map(flag)
             }
@@ -214,47 +220,51 @@ impl Op {
         }
     }
 
-    /// Queues it; `false` if there was nothing to queue.
-    fn begin(&self, store: &FileStore, to: &Arc<dyn Completions>, ticket: u32) -> Result<bool> {
+    /// Queues the operation. `false` if there was nothing to queue.
+    fn queue(&self, store: &FileStore, to: &Arc<dyn Completions>, ticket: u32) -> Result<bool> {
         match self {
-            Self::Create(draft) => draft.with_session(|session| store.begin_create(session, to, ticket))?,
-            Self::Update(draft) => draft.with_session(|session| store.begin_update(session, to, ticket))?,
+            Self::Create(test_session) => {
+                test_session.with_session(|session| store.begin_create(session, to, ticket))?
+            }
+            Self::Update(test_session) => {
+                test_session.with_session(|session| store.begin_update(session, to, ticket))?
+            }
             Self::Touch { id, expires } => {
                 store.begin_touch(&session_id(id), Expiry::moved_to(*expires).unwrap(), None, to, ticket)?;
             }
             Self::Delete { id } => return store.begin_delete(&session_id(id), to, ticket),
-            _ => unreachable!("it is not hot"),
+            _ => unreachable!("it cannot be queued"),
         }
         Ok(true)
     }
 }
 
-/// Passes on what became of writes.
-struct Told<F: Fn(u32)> {
+/// Forwards the results of writes.
+struct Forward<F: Fn(u32)> {
     each: F,
     to: mpsc::Sender<Vec<(u32, Result<Answer>)>>,
 }
 
-impl<F: Fn(u32) + Send + Sync> Completions for Told<F> {
+impl<F: Fn(u32) + Send + Sync> Completions for Forward<F> {
     fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
         done.iter().for_each(|(ticket, _)| (self.each)(*ticket));
         self.to.send(done).unwrap();
     }
 }
 
-/// Queues all of them before the writer begins, so that they share a commit, and waits for their ends. `each` is told
-/// of every one that has ended.
+/// Queues all operations before the writer starts, so that they share a commit, and waits for them. `each` is called
+/// with the index of every completed operation.
 pub fn perform_together(
     ops: &[Op],
     store: &FileStore,
     each: impl Fn(u32) + Send + Sync + 'static,
 ) -> Vec<Result<Option<u64>>> {
     let (sender, receiver) = mpsc::channel();
-    let told = Arc::new(Told { each, to: sender });
-    let to: Arc<dyn Completions> = told.clone();
+    let forward = Arc::new(Forward { each, to: sender });
+    let to: Arc<dyn Completions> = forward.clone();
     let mut results: Vec<Option<Result<Option<u64>>>> = vec![None; ops.len()];
     for (ticket, op) in (0..).zip(ops) {
-        match op.begin(store, &to, ticket) {
+        match op.queue(store, &to, ticket) {
             Ok(true) => {}
             ended => results[ticket as usize] = Some(ended.map(|_| None)),
         }
@@ -264,19 +274,19 @@ pub fn perform_together(
     store.wake();
     while results.iter().any(Option::is_none) {
         for (ticket, result) in receiver.recv().unwrap() {
-            let tells = !matches!(ops[ticket as usize], Op::Delete { .. });
+            let has_number = !matches!(ops[ticket as usize], Op::Delete { .. });
             results[ticket as usize] = Some(result.map(|answer| match answer {
-                Answer::Number(number) => Some(number).filter(|_| tells),
-                Answer::Session(_) => panic!("a write gave a session"),
+                Answer::Number(number) => Some(number).filter(|_| has_number),
+                Answer::Session(_) => panic!("a write returned a session"),
             }));
         }
     }
-    // Not before those that were queued ahead of them.
-    idle.into_iter().for_each(&told.each);
+    // An operation that was not queued completes after those that were queued before it.
+    idle.into_iter().for_each(&forward.each);
     results.into_iter().flatten().collect()
 }
 
-/// What is seen of a session.
+/// The visible state of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub user: Option<String>,
@@ -285,19 +295,19 @@ pub struct Seen {
     pub text: Option<Arc<str>>,
 }
 
-/// A session as the model has it.
+/// A session of the model.
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
     seen: Seen,
     created: usize,
 }
 
-/// The live sessions, as they should be.
+/// The expected live sessions.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     sessions: BTreeMap<String, Arc<Entry>>,
     created: usize,
-    /// How often all were cleared.
+    /// The number of calls of `clear`.
     clears: usize,
 }
 
@@ -311,19 +321,19 @@ impl Model {
     pub fn apply(&mut self, op: &Op, now: Millis) -> Outcome {
         self.sessions.retain(|_, entry| entry.seen.expires > now);
         match op {
-            Op::Create(draft) => {
-                if self.sessions.contains_key(&draft.id) {
+            Op::Create(test_session) => {
+                if self.sessions.contains_key(&test_session.id) {
                     return Err("ERR_SESSION_EXISTS");
                 }
-                self.make_room(draft, now);
-                self.write(draft, None);
+                self.make_room(test_session, now);
+                self.write(test_session, None);
                 Ok(Some(1))
             }
-            Op::Update(draft) => {
-                let Some(old) = self.sessions.get(&draft.id) else { return Ok(Some(0)) };
+            Op::Update(test_session) => {
+                let Some(old) = self.sessions.get(&test_session.id) else { return Ok(Some(0)) };
                 let created = old.created;
-                self.make_room(draft, now);
-                self.write(draft, Some(created));
+                self.make_room(test_session, now);
+                self.write(test_session, Some(created));
                 Ok(Some(1))
             }
             Op::Touch { id, expires } => {
@@ -354,17 +364,17 @@ impl Model {
         }
     }
 
-    fn write(&mut self, draft: &Draft, created: Option<usize>) {
-        let Draft { user, expires, text, .. } = draft.clone();
-        self.put(&draft.id, Seen { user, expires, was_moved: false, text }, created);
+    fn write(&mut self, test_session: &TestSession, created: Option<usize>) {
+        let TestSession { user, expires, text, .. } = test_session.clone();
+        self.put(&test_session.id, Seen { user, expires, was_moved: false, text }, created);
     }
 
-    fn make_room(&mut self, draft: &Draft, now: Millis) {
-        let Some(user) = draft.user.as_ref().filter(|_| draft.expires > now) else { return };
+    fn make_room(&mut self, test_session: &TestSession, now: Millis) {
+        let Some(user) = test_session.user.as_ref().filter(|_| test_session.expires > now) else { return };
         let mut others: Vec<(usize, String)> = self
             .sessions
             .iter()
-            .filter(|(id, entry)| entry.seen.user.as_ref() == Some(user) && **id != draft.id)
+            .filter(|(id, entry)| entry.seen.user.as_ref() == Some(user) && **id != test_session.id)
             .map(|(id, entry)| (entry.created, id.clone()))
             .collect();
         others.sort_unstable();
@@ -372,7 +382,7 @@ impl Model {
         others[..surplus].iter().for_each(|(_, id)| _ = self.sessions.remove(id));
     }
 
-    /// What should be seen of it.
+    /// The expected view of a store.
     pub fn view(&self, now: Millis) -> View {
         let mut view = View::default();
         let mut users: BTreeMap<&String, Vec<(usize, &String)>> = BTreeMap::new();
@@ -390,15 +400,14 @@ impl Model {
     }
 }
 
-/// What is seen of a store: its live sessions, and those of each user, oldest first.
+/// The visible state of a store: its live sessions, and the ids of each user, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
     pub sessions: BTreeMap<String, Seen>,
     pub users: BTreeMap<String, Vec<String>>,
 }
 
-/// Looks at everything in a store, and at whether its parts agree. An error says what could not be read, or does not
-/// fit.
+/// Reads everything in a store, and checks that its parts agree. An error names what is unreadable or does not agree.
 pub fn look(store: &FileStore, lanes: usize) -> Result<View, String> {
     let failed = |error: StoreError| format!("{}: {error}", error.code());
     let seen = store.verify(&mut |_, _| ()).map_err(failed)?;
@@ -410,7 +419,7 @@ pub fn look(store: &FileStore, lanes: usize) -> Result<View, String> {
     while let Some(at) = cursor {
         let (ids, next) = store.ids(at).map_err(failed)?;
         for id in ids {
-            let session = store.get(&id).map_err(failed)?.ok_or("an id of no session")?;
+            let session = store.get(&id).map_err(failed)?.ok_or("an id without a session")?;
             view.sessions.insert(id.to_string(), seen_of(&session)?);
         }
         cursor = next;
@@ -420,7 +429,7 @@ pub fn look(store: &FileStore, lanes: usize) -> Result<View, String> {
             let sessions = store.get_by_user(UserKeyBuf::from_text(&user).as_key()).map_err(failed)?;
             for session in &sessions {
                 if view.sessions.get(&session.id.to_string()) != Some(&seen_of(session)?) {
-                    return Err(format!("the index has a session of {user} that is not there"));
+                    return Err(format!("the index has a session of {user} that does not exist"));
                 }
             }
             if !sessions.is_empty() {
@@ -429,7 +438,7 @@ pub fn look(store: &FileStore, lanes: usize) -> Result<View, String> {
         }
         for id in (0..IDS).map(|nth| id_text(lane, nth)).filter(|id| !view.sessions.contains_key(id)) {
             if store.get(&session_id(&id)).map_err(failed)?.is_some() {
-                return Err("there is a session that the ids do not tell".into());
+                return Err("a session is missing in the list of ids".into());
             }
         }
     }
@@ -438,12 +447,12 @@ pub fn look(store: &FileStore, lanes: usize) -> Result<View, String> {
         return Err("the index lacks a session".into());
     }
     if store.size() != Ok(view.sessions.len() as u64) {
-        return Err(format!("it says that it has {:?} of {} sessions", store.size(), view.sessions.len()));
+        return Err(format!("the store reports {:?} of {} sessions", store.size(), view.sessions.len()));
     }
     Ok(view)
 }
 
-/// Looks at the sessions of a lane by reads alone, which need no commit.
+/// Reads the sessions of a lane only with calls that need no commit.
 pub fn peek(store: &FileStore, lane: usize) -> Result<View, String> {
     let failed = |error: StoreError| format!("{}: {error}", error.code());
     let mut view = View::default();
@@ -472,25 +481,29 @@ fn seen_of(session: &native_store::store::StoredSession) -> Result<Seen, String>
     Ok(Seen { user, expires: expires.millis(), was_moved: expires.was_moved(), text })
 }
 
-/// Whether a store can be written, and whether the sweep finds all that is in it.
-pub fn use_up(store: &FileStore, clock: &MockClock, random: &mut Random) -> Result<(), String> {
+/// Checks that a store can be written, and that a sweep removes all its sessions.
+pub fn check_usable(store: &FileStore, clock: &MockClock, random: &mut Random) -> Result<(), String> {
     let failed = |error: StoreError| format!("{}: {error}", error.code());
-    let draft = Draft::new(id_text(0, IDS), Some(user_name(0, USERS)), FAR, 20_000, random);
-    Op::Create(draft.clone()).perform(store).map_err(failed)?;
-    let stored = store.get(&session_id(&draft.id)).map_err(failed)?.ok_or("what is created is not there")?;
-    if seen_of(&stored)?.text != draft.text {
-        return Err("what is created is another".into());
+    let test_session = TestSession::new(id_text(0, IDS), Some(user_name(0, USERS)), FAR, 20_000, random);
+    Op::Create(test_session.clone()).perform(store).map_err(failed)?;
+    let stored = store
+        .get(&session_id(&test_session.id))
+        .map_err(failed)?
+        .ok_or("a created session does not exist")?;
+    if seen_of(&stored)?.text != test_session.text {
+        return Err("a created session has another content".into());
     }
     clock.advance(2 * FAR);
     store.clean().map_err(failed)?;
     let seen = store.verify(&mut |_, _| ()).map_err(failed)?;
     if seen.sessions > 0 || seen.found > 0 {
-        return Err(format!("a sweep of all leaves {seen:?}"));
+        return Err(format!("a sweep of all sessions leaves {seen:?}"));
     }
     Ok(())
 }
 
-/// What was done to the sessions of a lane, one operation after another: the models after each, and when it began.
+/// A lane: sessions that only one sequence of operations changes. It has the model after each operation, and the time
+/// at which the operation started.
 pub struct Lane {
     pub models: Vec<(Millis, Model)>,
 }
@@ -500,7 +513,7 @@ impl Lane {
         Self { models: vec![(now, first)] }
     }
 
-    /// Applies an operation and tells what should become of it.
+    /// Applies an operation, and returns its expected outcome.
     pub fn apply(&mut self, op: &Op, now: Millis) -> Outcome {
         let mut model = self.last().clone();
         let outcome = model.apply(op, now);
@@ -508,31 +521,31 @@ impl Lane {
         outcome
     }
 
-    /// Notes that the last operation is undone.
-    pub fn take_back(&mut self, now: Millis) {
+    /// Rolls back the last operation.
+    pub fn roll_back(&mut self, now: Millis) {
         let model = self.models[self.models.len() - 2].1.clone();
         self.models.push((now, model));
     }
 
-    /// The model of what is there, if it is one of those that may be.
+    /// The model that agrees with the view, if it is one of the allowed models.
     pub fn model_of(&self, view: &View, reached: Reached, now: Millis) -> Option<Model> {
-        let models = &self.models[reached.acknowledged..=reached.begun];
+        let models = &self.models[reached.acknowledged..=reached.started];
         models.iter().map(|(_, model)| model).find(|model| model.view(now) == *view).cloned()
     }
 
     pub fn last(&self) -> &Model {
-        &self.models.last().unwrap_or_else(|| unreachable!("there is the first")).1
+        &self.models.last().unwrap_or_else(|| unreachable!("a lane has a first model")).1
     }
 }
 
-/// How far a lane had come when the power failed.
+/// The numbers of acknowledged and started operations of a lane when the power failed.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Reached {
     pub acknowledged: usize,
-    pub begun: usize,
+    pub started: usize,
 }
 
-/// How a store after a power loss differs from what was promised.
+/// The violations of the durability guarantees by a store after a power loss.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Verdict {
     pub lost: usize,
@@ -551,21 +564,21 @@ impl Verdict {
     }
 }
 
-/// Compares what is there with what was acknowledged: of the operations of a lane that were begun, the first so many
-/// must have happened, among them all that were acknowledged; and of one that concerns all lanes, all or nothing.
+/// Compares a view with the models. In each lane the first operations must have happened, at least all acknowledged
+/// ones, and no later operation. A `clear`, which concerns all lanes, must have happened in all of them or in none.
 pub fn judge(view: &View, lanes: &[Lane], reached: &[Reached], now: Millis) -> Verdict {
     let mut clears: Option<BTreeSet<usize>> = None;
     let mut verdict = Verdict::default();
     for (at, (lane, reached)) in lanes.iter().zip(reached).enumerate() {
         let mine = part_of(view, at);
-        let candidates: Vec<(&Model, View)> = lane.models[reached.acknowledged..=reached.begun]
+        let candidates: Vec<(&Model, View)> = lane.models[reached.acknowledged..=reached.started]
             .iter()
             .map(|(_, model)| (model, model.view(now)))
             .collect();
         let fits: BTreeSet<usize> =
             candidates.iter().filter(|(_, view)| *view == mine).map(|(model, _)| model.clears).collect();
         if fits.is_empty() {
-            blame(&mine, &candidates, lane, &mut verdict);
+            count_violations(&mine, &candidates, lane, &mut verdict);
         }
         clears = Some(match clears {
             Some(clears) => &clears & &fits,
@@ -573,12 +586,12 @@ pub fn judge(view: &View, lanes: &[Lane], reached: &[Reached], now: Millis) -> V
         });
     }
     if verdict.is_good() && clears.is_some_and(|clears| clears.is_empty()) {
-        return Verdict::unreadable("only a part was cleared");
+        return Verdict::unreadable("a clear has happened in part");
     }
     verdict
 }
 
-/// The sessions of a lane.
+/// The part of a view that belongs to a lane.
 fn part_of(view: &View, lane: usize) -> View {
     let is_mine = |name: &String| lane_of(name) == lane;
     View {
@@ -591,21 +604,21 @@ fn copy<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
     (key.clone(), value.clone())
 }
 
-/// Finds what is wrong with the sessions of a lane.
-fn blame(seen: &View, candidates: &[(&Model, View)], lane: &Lane, verdict: &mut Verdict) {
+/// Counts the sessions of a lane that do not agree with any allowed model.
+fn count_violations(seen: &View, candidates: &[(&Model, View)], lane: &Lane, verdict: &mut Verdict) {
     let before = (verdict.lost, verdict.revived, verdict.unreadable);
     let mut ids: BTreeSet<&String> = seen.sessions.keys().collect();
     ids.extend(candidates.iter().flat_map(|(_, view)| view.sessions.keys()));
     for id in ids {
-        let there = seen.sessions.get(id);
-        if candidates.iter().any(|(_, view)| view.sessions.get(id) == there) {
+        let found = seen.sessions.get(id);
+        if candidates.iter().any(|(_, view)| view.sessions.get(id) == found) {
             continue;
         }
         let was = |seen: &Seen| {
             lane.models.iter().any(|(_, model)| model.sessions.get(id).is_some_and(|old| old.seen == *seen))
         };
         let is_gone = candidates.iter().all(|(_, view)| !view.sessions.contains_key(id));
-        match there {
+        match found {
             None => verdict.lost += 1,
             Some(seen) if !was(seen) => verdict.unreadable += 1,
             Some(_) if is_gone => verdict.revived += 1,
@@ -614,6 +627,6 @@ fn blame(seen: &View, candidates: &[(&Model, View)], lane: &Lane, verdict: &mut 
     }
     if before == (verdict.lost, verdict.revived, verdict.unreadable) {
         verdict.unreadable += 1;
-        verdict.note = "each session is as it was at some time, but not all at one".into();
+        verdict.note = "each session agrees with some model, but no model agrees with all sessions".into();
     }
 }

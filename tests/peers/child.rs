@@ -1,4 +1,4 @@
-//! The body of the processes: it serves commands until its standard input ends.
+//! The code of a started process. It serves commands until the end of its standard input.
 
 use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use native_store::store::{Answer, Completions, FileStore, SessionStore};
 use super::model::{Rows, encode, look, row_of};
 use super::{Kind, ROLE};
 
-/// Reports outcomes, by ticket.
+/// Reports the results of writes, by ticket.
 struct Reports;
 
 impl Completions for Reports {
@@ -22,7 +22,7 @@ impl Completions for Reports {
         for (ticket, answer) in done {
             let number = answer.map(|answer| match answer {
                 Answer::Number(number) => number.to_string(),
-                Answer::Session(_) => unreachable!("no read is begun"),
+                Answer::Session(_) => unreachable!("no read is queued"),
             });
             report(ticket, number);
         }
@@ -35,46 +35,46 @@ fn report(ticket: u32, answer: Result<String>) {
         Err(error) => format!("\n@{ticket} error {} {error}\n", error.code()),
     };
     let mut out = std::io::stdout().lock();
-    // It fails where the parent has ended.
+    // This fails if the parent has exited.
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
 
-struct Served {
+struct Server {
     store: Mutex<Option<Arc<FileStore>>>,
     reports: Arc<dyn Completions>,
 }
 
-/// Serves the commands, if a test has started this process for that.
+/// Serves commands if a test has started this process for that.
 pub fn serve() {
     if std::env::var_os(ROLE).is_none() {
         return;
     }
-    let served = Arc::new(Served { store: Mutex::default(), reports: Arc::new(Reports) });
+    let server = Arc::new(Server { store: Mutex::default(), reports: Arc::new(Reports) });
     for line in std::io::stdin().lock().lines().map_while(std::result::Result::ok) {
         let mut words = line.split(' ').map(str::to_owned);
         let ticket = words.next().unwrap().parse().unwrap();
         let words: Vec<String> = words.collect();
-        match served.begin(ticket, &words) {
+        match server.start_write(ticket, &words) {
             Ok(true) => {}
             Err(error) => report(ticket, Err(error)),
-            // Others may be called meanwhile.
+            // Call it on a thread, so that the next commands do not wait.
             Ok(false) => {
-                let served = Arc::clone(&served);
-                thread::spawn(move || report(ticket, served.call(&words)));
+                let server = Arc::clone(&server);
+                thread::spawn(move || report(ticket, server.call(&words)));
             }
         }
     }
-    // As a process that does not close its store.
+    // Exit without closing the store.
     std::process::exit(0);
 }
 
-impl Served {
+impl Server {
     fn store(&self) -> Result<Arc<FileStore>> {
         self.store.lock().unwrap().clone().ok_or(StoreError::Closed)
     }
 
-    /// Begins a write. `false` for another command.
-    fn begin(&self, ticket: u32, words: &[String]) -> Result<bool> {
+    /// Starts a write. `false` if the command is not a write.
+    fn start_write(&self, ticket: u32, words: &[String]) -> Result<bool> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let (reports, id) = (&self.reports, |text: &str| SessionId::new(text).unwrap());
         match words[..] {
@@ -156,7 +156,7 @@ impl Served {
         let kind = Kind { path: path.into(), durability, is_encrypted: is_encrypted == "true" };
         let store = FileStore::open(&kind.options(Duration::from_millis(millis.parse().unwrap())))?;
         let weak = Arc::downgrade(&store);
-        // What the binding does with a timer: it ends the calls whose time is over.
+        // The binding does this with a timer: it fails the calls that have timed out.
         thread::spawn(move || {
             while let Some(store) = weak.upgrade() {
                 store.expire();

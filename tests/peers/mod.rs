@@ -1,7 +1,7 @@
-//! Processes that open stores and do what a test asks of them, until they are killed or stopped.
+//! Processes that open stores and serve the commands of a test until they are killed.
 //!
-//! The test binary starts itself, and the test `child` of it serves commands: a line of standard input is a command with a
-//! ticket, a line of standard output its answer. Nothing waits without a deadline.
+//! The test binary starts itself, and its test `child` serves commands. A line of standard input is a ticket and a
+//! command, and a line of standard output is an answer. Every wait has a deadline.
 
 pub mod child;
 mod commit;
@@ -19,18 +19,19 @@ use native_store::store::file::{Durability, FileOptions, Secret};
 
 use self::model::Op;
 
-/// Long enough for the slowest machine. A process that takes longer hangs.
+/// The time after which a process counts as hung, even on the slowest machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);
-/// The option of those who are expected to get what they wait for. One that does not says why before it counts as hung.
+/// The `commandTimeout` of processes whose calls must succeed. It is below `DEADLINE`, so that a call reports its error
+/// before the process counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 const ROLE: &str = "NATIVE_STORE_TEST_CHILD";
 const CRASH_POINT: &str = "NATIVE_STORE_CRASH_POINT";
 
-/// An answer, or the code and the text of an error.
+/// The result of a command, or the code and the message of an error.
 pub type Answer = Result<String, (String, String)>;
 
-/// How the processes of a test open its store.
+/// The options with which the processes of a test open its store.
 #[derive(Debug, Clone)]
 pub struct Kind {
     pub path: PathBuf,
@@ -52,7 +53,7 @@ impl Kind {
     }
 }
 
-/// A process that was started by a test.
+/// A process that a test has started.
 pub struct Peer {
     process: Child,
     commands: Option<ChildStdin>,
@@ -67,12 +68,12 @@ impl Peer {
         Self::start_with(&[])
     }
 
-    /// Starts a process that dies or stops at a step: `AfterSync:3:kill`.
+    /// Starts a process that kills or stops itself at a step, such as `AfterSync:3:kill`.
     pub fn start_to_crash(crash_point: &str) -> Self {
         Self::start_with(&[(CRASH_POINT, crash_point)])
     }
 
-    /// Starts a process that dies when this commit of it is written, before it can tell others.
+    /// Starts a process that is killed when this commit is written, before it has updated the lock file.
     pub fn start_to_die_in_commit(commit: usize) -> Self {
         Self::start_with(&[(commit::LAST_COMMIT, &commit.to_string())])
     }
@@ -85,7 +86,7 @@ impl Peer {
         let mut process = command.spawn().unwrap();
         let output = process.stdout.take().unwrap();
         let (sender, lines) = mpsc::channel();
-        // It ends with the process.
+        // The thread ends with the process.
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if let Some(line) = line.strip_prefix('@')
@@ -121,7 +122,7 @@ impl Peer {
         answer.unwrap_or_else(|_| panic!("process {} has hung: no answer within {DEADLINE:?}", self.pid()))
     }
 
-    /// As `answer`, but fails when the time is over.
+    /// Like `answer`, but fails after this time.
     pub fn answer_within(&mut self, ticket: u32, time: Duration) -> Result<Option<Answer>, TooLate> {
         let deadline = Instant::now() + time;
         loop {
@@ -139,7 +140,7 @@ impl Peer {
         }
     }
 
-    /// The next answer, whichever it is. `None` if the process has ended.
+    /// Waits for any answer. `None` if the process has ended.
     pub fn next_answer(&mut self) -> Option<(u32, Answer)> {
         loop {
             if let Some(&ticket) = self.answers.keys().next() {
@@ -170,13 +171,13 @@ impl Peer {
         self.answers.insert(ticket.parse().unwrap(), answer);
     }
 
-    /// Calls and waits. `None` if the process has ended without an answer.
+    /// Sends a command, and waits for the answer. `None` if the process has ended without one.
     pub fn try_call(&mut self, command: &str) -> Option<Answer> {
         let ticket = self.send(command);
         self.answer(ticket)
     }
 
-    /// Calls and waits for a success.
+    /// Sends a command that must succeed, and waits for the answer.
     pub fn call(&mut self, command: &str) -> String {
         match self.try_call(command) {
             Some(Ok(value)) => value,
@@ -190,7 +191,7 @@ impl Peer {
 
     pub fn signal(&self, signal: i32) {
         if !self.has_ended {
-            // SAFETY: it sends a signal to a process that this one has not waited for yet.
+            // SAFETY: kill accesses no memory. The PID is still valid, as this process has not waited for it yet.
             unsafe { libc::kill(self.pid() as libc::pid_t, signal) };
         }
     }
@@ -232,7 +233,7 @@ impl Peer {
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
     }
 
-    /// Answers that have come, by ticket.
+    /// Takes the answers that have arrived, by ticket.
     pub fn take_answers(&mut self) -> HashMap<u32, Answer> {
         while let Ok(line) = self.lines.try_recv() {
             self.keep(&line);
@@ -248,7 +249,7 @@ impl Drop for Peer {
     }
 }
 
-/// The time of a call is over.
+/// The error of a wait that has timed out.
 #[derive(Debug)]
 pub struct TooLate;
 
@@ -261,12 +262,12 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Calls for each of these, some at a time: most of the time they wait for a disk.
+/// Calls `call` with each case, on several threads because most of the time is spent waiting for the disk.
 pub fn for_all<T: Send + Sync>(cases: &[T], call: impl Fn(&T) + Sync) {
-    const AT_ONCE: usize = 4;
+    const THREADS: usize = 4;
     let next = std::sync::atomic::AtomicUsize::new(0);
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..THREADS {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, std::sync::atomic::Ordering::SeqCst)) {
                     call(case);

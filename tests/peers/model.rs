@@ -1,4 +1,4 @@
-//! What a store must hold: the acknowledged writes, and all or nothing of each write under way.
+//! A model of the expected sessions: all acknowledged writes, and all or nothing of each write in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -45,13 +45,13 @@ impl fmt::Display for Op {
     }
 }
 
-/// An expiry that is far enough for every test.
+/// An expiry after the end of every test.
 pub fn far() -> Millis {
     SystemClock.now() + HOUR
 }
 
 pub fn row(user: &str, version: u64) -> Row {
-    // Another one for each version, so that a lost `touch` shows.
+    // Each version has a different expiry, so that a lost `touch` is detected.
     Row { user: user.to_owned(), version, expires: far() + version as Millis }
 }
 
@@ -78,21 +78,21 @@ pub fn delete_by_user(user: &str) -> Op {
 #[derive(Debug, Default, Clone)]
 pub struct Model {
     pub rows: Rows,
-    /// All users that there have been.
+    /// All users that have ever had sessions.
     users: BTreeSet<String>,
 }
 
-/// What a look at a store has shown.
+/// The violations that a check of a store has found.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     pub lost: usize,
     pub revived: usize,
-    /// Writes of which a part has happened.
+    /// Writes that have happened only in part.
     pub torn: usize,
 }
 
 impl Model {
-    /// What a write makes of each session that it concerns.
+    /// The state of each affected session after a write.
     pub fn effect(&self, op: &Op) -> Vec<(String, Option<Row>)> {
         let is_live = |expires: Millis| expires > SystemClock.now();
         let old = |id: &String| self.rows.get(id).cloned();
@@ -112,7 +112,7 @@ impl Model {
         }
     }
 
-    /// Takes over an acknowledged write.
+    /// Applies an acknowledged write.
     pub fn apply(&mut self, op: &Op) {
         self.set(self.effect(op));
     }
@@ -129,10 +129,11 @@ impl Model {
         }
     }
 
-    /// Judges what was found, and takes over what became of the writes under way, no two of which concern one session.
-    pub fn judge(&mut self, found: &Rows, under_way: &[Op]) -> Verdict {
+    /// Compares the sessions of a store with the model, and adopts the outcomes of the writes in flight. No two of
+    /// these may concern the same session.
+    pub fn judge(&mut self, found: &Rows, in_flight: &[Op]) -> Verdict {
         let mut verdict = Verdict::default();
-        for op in under_way {
+        for op in in_flight {
             let effect = self.effect(op);
             let has_happened = effect.iter().all(|(id, row)| found.get(id) == row.as_ref());
             let is_undone = effect.iter().all(|(id, _)| found.get(id) == self.rows.get(id));
@@ -152,20 +153,21 @@ impl Model {
         verdict
     }
 
-    /// As `judge`, of a store that was opened. Its user index must agree with its sessions, and `verify` find nothing.
-    pub fn check(&mut self, store: &FileStore, under_way: &[Op], what: &str) {
+    /// Checks an open store like `judge`. Its user index must also agree with its sessions, and `verify` must find
+    /// nothing.
+    pub fn check(&mut self, store: &FileStore, in_flight: &[Op], what: &str) {
         let found = look(store);
         let expected = self.rows.clone();
-        let verdict = self.judge(&found, under_way);
+        let verdict = self.judge(&found, in_flight);
         assert_eq!(
             verdict,
             Verdict::default(),
-            "{what}: expected {expected:#?} and all or nothing of {under_way:?}; found {found:#?}"
+            "{what}: expected {expected:#?} and all or nothing of {in_flight:?}; found {found:#?}"
         );
         self.check_index(store, &found, what);
         let verification = store.verify(&mut |_, _| ()).unwrap();
         assert_eq!(verification.problems, [""; 0], "{what}");
-        // It has drained the log.
+        // `verify` has drained the log.
         assert_eq!(look(store), found, "{what}: after a drain");
         self.check_index(store, &found, what);
     }
@@ -183,7 +185,7 @@ impl Model {
     }
 }
 
-/// All sessions of a store.
+/// Returns all sessions of a store.
 pub fn look(store: &FileStore) -> Rows {
     let mut found = Rows::new();
     let mut cursor = Some(Cursor::default());

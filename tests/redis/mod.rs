@@ -1,5 +1,5 @@
-//! One redis-server for the tests of a process, on a port of its own, and one more with TLS. Where none is installed, the
-//! tests skip what needs it and print that.
+//! Starts a redis-server for the tests of a process, and another one with TLS. Tests that need a server which is not
+//! installed are skipped, and a message says so.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ struct Server {
     port: u16,
 }
 
-/// Those that are to be stopped when the process ends.
+/// The servers that are stopped when the process exits.
 static RUNNING: Mutex<Vec<Server>> = Mutex::new(Vec::new());
 
 static PORT: LazyLock<Option<u16>> = LazyLock::new(|| {
     let server = Server::start(|_| Some(vec![]), "--port");
     if server.is_none() {
-        println!("redis-server is not installed: what needs it is left out");
+        println!("redis-server is not installed: the tests that need it are skipped");
     }
     server.map(keep)
 });
@@ -33,7 +33,7 @@ static TLS_PORT: LazyLock<Option<u16>> = LazyLock::new(|| {
     };
     let server = Server::start(with_tls, "--tls-port");
     if server.is_none() {
-        println!("redis-server or openssl is not installed: what needs both is left out");
+        println!("redis-server or openssl is not installed: the tests that need both are skipped");
     }
     server.map(keep)
 });
@@ -42,13 +42,13 @@ fn running() -> MutexGuard<'static, Vec<Server>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps a server until the process ends: its port.
+/// Keeps a server running until the process exits, and returns its port.
 fn keep(server: Server) -> u16 {
     let port = server.port;
     let mut running = running();
     if running.is_empty() {
-        // What is static is not dropped when the process ends.
-        // SAFETY: `stop` is a function of this program, and unwinds into nothing.
+        // Rust does not drop statics when the process exits.
+        // SAFETY: `stop` is a function of this program. A panic in it aborts instead of unwinding.
         unsafe { libc::atexit(stop) };
     }
     running.push(server);
@@ -63,7 +63,7 @@ extern "C" fn stop() {
     }
 }
 
-/// Makes a certificate that nobody has signed but itself, and its key: the paths of the two. `None` without openssl.
+/// Makes a self-signed certificate and its key, and returns their paths. `None` without openssl.
 pub fn make_certificate(directory: &Path) -> Option<(String, String)> {
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| directory.join(name).display().to_string());
     let made = Command::new("openssl")
@@ -85,7 +85,7 @@ pub fn make_certificate(directory: &Path) -> Option<(String, String)> {
 }
 
 impl Server {
-    /// Starts one with the arguments that are given for its directory. `port_option` is that of its port.
+    /// Starts a server. `args` returns its arguments for a directory, and `port_option` sets its port.
     fn start(args: impl FnOnce(&Path) -> Option<Vec<String>>, port_option: &str) -> Option<Self> {
         let port = free_port();
         let directory = tempfile::tempdir().ok()?.keep();
@@ -107,8 +107,7 @@ impl Server {
     }
 }
 
-/// A port of this machine on which no one listens: below those that the system gives to outgoing connections, one of which
-/// could take it before the server does.
+/// Returns a free port. It is below the range for outgoing connections, which could take it before the server does.
 pub fn free_port() -> u16 {
     static TRIED: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -120,13 +119,13 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// The server's port. It may still be starting.
+/// The port of the server, which may still be starting.
 pub fn port() -> Option<u16> {
     *PORT
 }
 
-/// That of the one with TLS, whose certificate nobody has signed.
-#[allow(dead_code, reason = "not every program of tests has TLS")]
+/// The port of the server with TLS, whose certificate is self-signed.
+#[allow(dead_code, reason = "not every test program uses TLS")]
 pub fn tls_port() -> Option<u16> {
     *TLS_PORT
 }
