@@ -19,6 +19,8 @@ pub(crate) fn join(thread: JoinHandle<()>) {
 mod locks {
     use std::time::Duration;
 
+    pub(crate) use std::sync::atomic::AtomicU64;
+
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,6 +59,7 @@ mod locks {
 mod locks {
     use std::time::Duration;
 
+    pub(crate) use shuttle::sync::atomic::AtomicU64;
     pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -9,11 +9,12 @@ use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use super::byte_count::ByteCount;
-use super::eviction::{Entry, EvictionList};
+use super::eviction::EvictionList;
+use super::last_use::UseCounter;
 use super::limits::Limits;
-use super::record::{COUNT_BITS, NewRecord, Record, created_at, creation_number};
+use super::record::{NewRecord, Record, created_at, creation_number};
 use super::shard::{Shard, shard_of};
-use super::slab::Moved;
+use super::slab::{Layout, Moved};
 use super::slot::{MAX_SHARDS, SessionRef, Slot};
 use super::table::Table;
 use super::user_index::UserIndex;
@@ -40,6 +41,7 @@ pub struct MemoryStore {
     pub(super) shards: Box<[CachePadded<Shard>]>,
     pub(super) users: UserIndex,
     list: Option<Mutex<EvictionList>>,
+    pub(super) uses: UseCounter,
     pub(super) limits: Limits,
     hasher: RandomState,
     pub(super) clock: Arc<dyn Clock>,
@@ -68,14 +70,18 @@ impl MemoryStore {
     /// `shards` is [`MAX_SHARDS`] at most.
     pub(super) fn with_shards(limits: Limits, clock: Arc<dyn Clock>, shards: usize) -> Self {
         let (hasher, bytes) = (RandomState::default(), ByteCount::default());
-        // Moving records costs time. Only where bytes are limited is it worth that.
-        let is_dense = limits.max_bytes.is_some();
-        let shard = |_| CachePadded::new(Shard::new(Table::new(is_dense, bytes.clone())));
-        let list = || Mutex::new(EvictionList::new(hasher.clone(), limits.has_capacity()));
+        let layout = match limits.has_capacity() {
+            false => Layout::Plain,
+            // Moving records costs time. Only where bytes are limited is it worth that.
+            true if limits.max_bytes.is_some() => Layout::Dense,
+            true => Layout::WithUses,
+        };
+        let shard = |_| CachePadded::new(Shard::new(Table::new(layout, bytes.clone())));
         Self {
             shards: (0..shards).map(shard).collect(),
             users: UserIndex::new(shards, hasher.clone(), bytes.clone()),
-            list: limits.can_evict().then(list),
+            list: limits.can_evict().then(|| Mutex::new(new_list(&limits, shards))),
+            uses: UseCounter::default(),
             limits,
             hasher,
             clock,
@@ -142,18 +148,14 @@ impl MemoryStore {
         let shard = self.shard(hash);
         let table = shard.read();
         // Both are read under the lock and once: another thread may move the expiry under a shared lock.
-        let found = table.find(hash, id).map(|(_, record)| (record.expires(), record));
-        let found = found.filter(|(expires, _)| !self.clock.is_past(expires.millis()));
+        let found = table.find(hash, id).map(|(slot, record)| (slot, record.expires(), record));
+        let found = found.filter(|(_, expires, _)| !self.clock.is_past(expires.millis()));
         shard.count_get(found.is_some());
-        let Some((expires, record)) = found else { return Ok(None) };
-        let given = read(expires, record);
-        // By its creation number: its slot may be another's when the list is locked.
-        let used = (is_use && self.limits.has_capacity()).then(|| record.created());
-        drop(table);
-        if let (Some(created), Some(mut list)) = (used, self.lock_list()) {
-            list.used(created);
+        let Some((slot, expires, record)) = found else { return Ok(None) };
+        if is_use && self.limits.has_capacity() {
+            table.slab().set_used(slot, self.uses.next());
         }
-        given.map(Some)
+        read(expires, record).map(Some)
     }
 
     pub(super) fn hash(&self, id: &[u8]) -> u64 {
@@ -169,7 +171,7 @@ impl MemoryStore {
     }
 
     pub(super) fn new_list(&self) -> EvictionList {
-        EvictionList::new(self.hasher.clone(), self.limits.has_capacity())
+        new_list(&self.limits, self.shards.len())
     }
 
     /// The time of a creation now. A clock that is set back makes it no older than the one before.
@@ -178,21 +180,16 @@ impl MemoryStore {
     }
 
     /// Numbers a creation at a time, and ends the session by its lifetime.
-    pub(super) fn number(&self, new: &mut NewRecord, mut at: Millis, list: Option<&EvictionList>) {
-        let number = loop {
-            let creations = self.creations.fetch_add(1, Ordering::Relaxed);
-            let number = creation_number(at, creations);
-            // The list knows sessions by their numbers.
-            let is_first = creations >> COUNT_BITS == 0;
-            if is_first || list.is_none_or(|list| list.entry(number).is_none()) {
-                break number;
-            }
-            if creations & ((1 << COUNT_BITS) - 1) == 0 {
-                // Sessions of one millisecond may have all of its numbers.
-                at += 1;
-            }
-        };
-        self.keep_creation(new, number);
+    pub(super) fn number(&self, new: &mut NewRecord, at: Millis) {
+        let creations = self.creations.fetch_add(1, Ordering::Relaxed);
+        self.keep_creation(new, creation_number(at, creations));
+    }
+
+    /// Makes a new record the most recently used one, in a store that has an order of eviction.
+    pub(super) fn use_now(&self, new: &mut NewRecord) {
+        if self.limits.has_capacity() {
+            new.last_use = self.uses.next().with_user(new.has_user);
+        }
     }
 
     /// Gives a new record the creation of the old one, and ends the session by its lifetime.
@@ -250,7 +247,7 @@ impl MemoryStore {
     pub(super) fn inserted(&self, list: Option<&mut EvictionList>, record: &NewRecord, session: SessionRef) {
         self.users.insert(record.user(), session);
         if let Some(list) = list {
-            list.insert(Entry::of_new(record, session));
+            list.insert(record, session);
         }
     }
 
@@ -266,6 +263,7 @@ impl MemoryStore {
         let record = table.slab().get(old);
         let changed = record.user() != new.user();
         let user_before = changed.then(|| self.users.hash(record.user()));
+        let before = (table.slab().last_use(old), record.cost());
         let (slot, moved) = table.replace(hash, old, new);
         if changed || slot != old {
             let user = self.users.hash(new.user());
@@ -274,8 +272,8 @@ impl MemoryStore {
         }
         let mut list = list;
         if let Some(list) = list.as_deref_mut() {
-            list.remove(new.created);
-            list.insert(Entry::of_new(new, self.session_ref(hash, slot)));
+            list.remove(before.0, before.1);
+            list.insert(new, self.session_ref(hash, slot));
         }
         // Only now: the moved record takes the slot, and perhaps the index entry, that the old one had.
         self.moved(table, list, hash, moved);
@@ -299,9 +297,14 @@ impl MemoryStore {
         self.users.remove(record.user(), self.session_ref(hash, slot));
         let mut list = list;
         if let Some(list) = list.as_deref_mut() {
-            list.remove(record.created());
+            list.remove(table.slab().last_use(slot), record.cost());
         }
         let moved = table.remove(hash, slot);
+        if table.len() == 0 {
+            if let Some(list) = list.as_deref_mut() {
+                list.emptied(shard_of(hash, self.shards.len()));
+            }
+        }
         self.moved(table, list, hash, moved);
         match reason {
             Reason::Deleted | Reason::Revoked => {}
@@ -334,7 +337,7 @@ impl MemoryStore {
         let user = self.users.hash(record.user());
         self.users.replace(user, from, user, to);
         if let Some(list) = list {
-            list.moved(record.created(), to);
+            list.moved(record.expires().millis(), table.slab().last_use(moved.to), to);
         }
         let hash = self.hash(record.id());
         table.moved(hash, moved);
@@ -344,15 +347,18 @@ impl MemoryStore {
         self.expired.fetch_add(sessions, Ordering::Relaxed);
     }
 
-    /// Removes a session of the eviction list, under its lock. Returns what `remove` does.
-    pub(super) fn remove_entry(&self, list: &mut EvictionList, entry: &Entry, reason: Reason) -> bool {
-        // An earlier removal may have moved it. A list without entries is that of a store in which nothing moves.
-        let session = list.entry(entry.created).map_or(entry.session, |entry| entry.session);
-        let mut table = self.shards[session.shard()].write();
-        let record = table.slab().try_get(session.slot()).filter(|record| record.created() == entry.created);
-        let Some(hash) = record.map(|record| self.hash(record.id())) else { return false };
-        self.remove(&mut table, Some(list), hash, session.slot(), reason)
+    /// Removes the session of a creation number, under the lock of the eviction list.
+    pub(super) fn remove_created(&self, list: &mut EvictionList, hash: u64, created: u64, reason: Reason) {
+        let mut table = self.shard(hash).write();
+        if let Some((slot, _)) = table.find_created(hash, created) {
+            self.remove(&mut table, Some(list), hash, slot, reason);
+        }
     }
+}
+
+/// An empty eviction list.
+fn new_list(limits: &Limits, shards: usize) -> EvictionList {
+    EvictionList::new(if limits.has_capacity() { shards } else { 0 })
 }
 
 /// The numbers of some shards.

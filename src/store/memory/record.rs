@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::last_use::LastUse;
 use super::size_class::{first_chunk_words, slot_words};
 use crate::clock::Millis;
 use crate::codec;
@@ -14,8 +15,14 @@ use crate::store::StoredSession;
 /// average load of about 0.72, and its share of what describes its chunk.
 const INDEX_BYTES: usize = 24;
 
-/// What the only session of a store takes beside its chunk, as measured: two indexes and the lists of chunks.
-const INDEX_BYTES_ALONE: usize = 320;
+/// What a session takes in the eviction list: a scan makes entries of 16 bytes for an eighth of the sessions, in two orders.
+const EVICTION_BYTES: usize = 4;
+
+/// What a store with limits keeps before a record: its last use.
+pub(super) const HEAD_WORDS: usize = 1;
+
+/// What the only session of a store takes beside its chunk, as measured: two indexes, the lists of chunks and candidates.
+const INDEX_BYTES_ALONE: usize = 384;
 
 const WORD: usize = size_of::<u64>();
 
@@ -36,6 +43,9 @@ pub(super) const COUNT_BITS: u32 = 20;
 /// The expiry of a session that `end_by_user` ended and whose record is still held. No date of JavaScript is so early.
 const ENDED: Expiry = Expiry::from_bits(i64::MIN);
 
+/// The time of that expiry.
+pub(super) const LONG_PAST: Millis = i64::MIN >> 1;
+
 /// A record longer than this is not kept as the spare buffer of its thread.
 const MAX_SPARE_BYTES: usize = 4096;
 
@@ -49,6 +59,8 @@ pub(super) struct NewRecord {
     /// The creation number: see [`creation_number`]. An update keeps it.
     pub(super) created: u64,
     pub(super) has_user: bool,
+    /// Set where the record comes into the store.
+    pub(super) last_use: LastUse,
     /// The record's bytes, from `start` on.
     bytes: Vec<u8>,
     start: usize,
@@ -80,11 +92,23 @@ impl NewRecord {
         let start = MAX_LEN_BYTES - (bytes.len() - end);
         bytes.copy_within(end.., start);
         bytes.truncate(end);
-        Self { expires: session.expires, created, has_user: session.content.user.is_some(), bytes, start }
+        Self {
+            expires: session.expires,
+            created,
+            has_user: session.content.user.is_some(),
+            last_use: LastUse::NONE,
+            bytes,
+            start,
+        }
     }
 
     pub(super) fn is_live(&self, now: Millis) -> bool {
         !self.expires.is_past(now)
+    }
+
+    /// The packed id.
+    pub(super) fn id(&self) -> &[u8] {
+        parts(&self.bytes[MAX_LEN_BYTES..]).0
     }
 
     pub(super) fn user(&self) -> Option<UserKey<'_>> {
@@ -96,14 +120,14 @@ impl NewRecord {
         &self.bytes[self.start..]
     }
 
-    /// About what the session takes, its words in the indexes included.
+    /// About what the session takes in a store with limits, its words in the indexes included.
     pub(super) fn cost(&self) -> usize {
         cost(self.bytes().len())
     }
 
     /// What it takes as the only session of its store.
     pub(super) fn cost_alone(&self) -> usize {
-        first_chunk_words(self.words()) * WORD + INDEX_BYTES_ALONE
+        first_chunk_words(HEAD_WORDS + self.words()) * WORD + INDEX_BYTES_ALONE
     }
 
     pub(super) fn words(&self) -> usize {
@@ -222,7 +246,7 @@ impl<'a> Record<'a> {
         self.to_stored(expires).map(|session| session.with_creation(Some(self.created_at())))
     }
 
-    /// About what the session takes, its words in the indexes included.
+    /// About what the session takes in a store with limits, its words in the indexes included.
     pub(super) fn cost(self) -> usize {
         let (start, len) = self.place();
         cost(start + len)
@@ -265,5 +289,5 @@ fn words(bytes: usize) -> usize {
 }
 
 fn cost(bytes: usize) -> usize {
-    slot_words(words(bytes)) * WORD + INDEX_BYTES
+    slot_words(HEAD_WORDS + words(bytes)) * WORD + INDEX_BYTES + EVICTION_BYTES
 }

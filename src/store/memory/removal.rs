@@ -3,6 +3,7 @@
 use super::core::MemoryStore;
 use super::eviction::EvictionList;
 use super::record::Record;
+use super::shard::shard_of;
 use super::slot::SessionRef;
 use super::sweep::Pace;
 use super::table::Table;
@@ -32,7 +33,7 @@ pub struct Ended {
 /// A record of an ended session, by its creation number: another session that has its slot by then has another number.
 #[derive(Debug, Clone, Copy)]
 struct EndedRecord {
-    session: SessionRef,
+    hash: u64,
     created: u64,
 }
 
@@ -82,16 +83,15 @@ impl MemoryStore {
             if last_shard.replace(session.shard()) != Some(session.shard()) {
                 self.shards[session.shard()].record_expiry(record.expires().millis(), true);
             }
-            Some(EndedRecord { session, created: record.created() })
+            Some(EndedRecord { hash: self.hash(record.id()), created: record.created() })
         };
         let mut records = self.of_user(user, end);
         let count = records.len() as u64;
-        if let Some(list) = list.as_deref_mut() {
-            list.end(records.iter().map(|record| record.created));
-        }
         if records.len() <= DIRECT {
             self.remove_records(list.as_deref_mut(), &records);
             records.clear();
+        } else if let Some(list) = list.as_deref_mut() {
+            self.by_shard(&records).for_each(|(shard, _)| list.ended(shard));
         }
         Ended { count, records }
     }
@@ -108,20 +108,23 @@ impl MemoryStore {
     }
 
     fn remove_records(&self, mut list: Option<&mut EvictionList>, records: &[EndedRecord]) {
-        for of_shard in records.chunk_by(|one, other| one.session.shard() == other.session.shard()) {
-            let mut table = self.shards[of_shard[0].session.shard()].write();
-            for &EndedRecord { session, created } in of_shard {
-                // A removal may have moved it, in a store whose list has an entry for each session.
-                let entry = list.as_deref().and_then(|list| list.entry(created));
-                let slot = entry.map_or(session, |entry| entry.session).slot();
-                let record = table.slab().try_get(slot);
-                let record = record.filter(|record| record.created() == created && record.is_ended());
-                if let Some(hash) = record.map(|record| self.hash(record.id())) {
+        for (shard, records) in self.by_shard(records) {
+            let mut table = self.shards[shard].write();
+            for &EndedRecord { hash, created } in records {
+                let found = table.find_created(hash, created).filter(|(_, record)| record.is_ended());
+                if let Some((slot, _)) = found {
                     self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Revoked);
                 }
             }
             unlock_fair(table);
         }
+    }
+
+    /// Records in the order of their shards, by shard.
+    fn by_shard<'a>(&self, records: &'a [EndedRecord]) -> impl Iterator<Item = (usize, &'a [EndedRecord])> {
+        let shard = |record: &EndedRecord| shard_of(record.hash, self.shards.len());
+        let parts = records.chunk_by(move |one, other| shard(one) == shard(other));
+        parts.map(move |part| (shard(&part[0]), part))
     }
 
     /// Takes all sessions out of the store at one moment, without freeing their memory. A later call sees an empty

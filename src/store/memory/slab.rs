@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::record::{NewRecord, Record};
+use super::last_use::LastUse;
+use super::record::{HEAD_WORDS, NewRecord, Record};
 use super::size_class::{MAX_SLOTS, SizeClass, slot_words};
 use super::slot::{MAX_CHUNKS, Slot};
 
@@ -16,11 +17,9 @@ const MANY_VACANT: usize = 64;
 /// The next record of about its size takes a free slot. A chunk without a record goes back to the allocator, except one
 /// of each size, which `give_back` returns too.
 ///
-/// A **dense** slab has no free slots but in the newest chunk of each size class: `remove` moves a record of that chunk
-/// to the slot that becomes free. So the slab takes little more than its records, whatever came and went. In any other
-/// slab a record never moves.
+/// The [`Layout`] says what a slot holds, and whether a record may move to another one.
 pub(super) struct Slab {
-    is_dense: bool,
+    layout: Layout,
     /// The words of each chunk. They are apart from what only changes need to know, so that they stay in the cache.
     words: Vec<Box<[AtomicU64]>>,
     chunks: Vec<Chunk>,
@@ -30,6 +29,18 @@ pub(super) struct Slab {
     len: usize,
     /// How many words all chunks have.
     chunk_words: usize,
+}
+
+/// What a slab does for the limits of its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// A slot has a record and nothing else. A record never moves.
+    Plain,
+    /// Each slot begins with the session's last use.
+    WithUses,
+    /// Likewise, and only the newest chunk of each size class has free slots: `remove` moves a record of that chunk to the
+    /// slot that becomes free. So the slab takes little more than its records, whatever came and went.
+    Dense,
 }
 
 /// The records of a size class.
@@ -61,9 +72,9 @@ pub(super) struct Moved {
 }
 
 impl Slab {
-    pub(super) fn new(is_dense: bool) -> Self {
+    pub(super) fn new(layout: Layout) -> Self {
         Self {
-            is_dense,
+            layout,
             words: Vec::new(),
             chunks: Vec::new(),
             classes: [Class { head: NONE, records: 0 }; SizeClass::COUNT],
@@ -73,8 +84,8 @@ impl Slab {
         }
     }
 
-    pub(super) fn is_dense(&self) -> bool {
-        self.is_dense
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
     }
 
     pub(super) fn len(&self) -> usize {
@@ -92,28 +103,48 @@ impl Slab {
     /// The record of a slot.
     #[inline]
     pub(super) fn get(&self, slot: Slot) -> Record<'_> {
-        Record::at(&self.words[slot.chunk()][slot.word()..])
+        Record::at(&self.words[slot.chunk()][slot.word() + self.layout.head_words()..])
     }
 
-    /// The record of a slot that may be free by now, or another record's.
-    pub(super) fn try_get(&self, slot: Slot) -> Option<Record<'_>> {
-        let chunk = self.chunks.get(slot.chunk())?;
+    /// The last use of a session. [`Layout::Plain`] has none.
+    pub(super) fn last_use(&self, slot: Slot) -> LastUse {
+        match self.layout {
+            Layout::Plain => LastUse::NONE,
+            _ => LastUse::from_bits(self.words[slot.chunk()][slot.word()].load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Records a use of a session, under the lock of its shard, shared or not. Returns the last use, with the session's
+    /// user.
+    #[inline]
+    pub(super) fn set_used(&self, slot: Slot, at: LastUse) -> LastUse {
+        let at = at.with_user(self.last_use(slot).has_user());
+        if self.layout != Layout::Plain {
+            // Another thread may have recorded a later use.
+            self.words[slot.chunk()][slot.word()].fetch_max(at.to_bits(), Ordering::Relaxed);
+        }
+        at
+    }
+
+    /// Whether a slot that was used once has a record.
+    pub(super) fn is_used(&self, slot: Slot) -> bool {
+        let Some(chunk) = self.chunks.get(slot.chunk()) else { return false };
         let (at, rest) = (slot.word() as u32 / chunk.slot_words, slot.word() as u32 % chunk.slot_words);
         let used = chunk.used().checked_shr(at).unwrap_or(0);
-        let is_used = rest == 0 && used & 1 == 1;
-        is_used.then(|| self.get(slot))
+        rest == 0 && used & 1 == 1
     }
 
     pub(super) fn insert(&mut self, record: &NewRecord) -> Slot {
-        let class = SizeClass::of(record.words());
+        let words = self.words_of(record);
+        let class = SizeClass::of(words);
         let open = class.map(|class| self.classes[class.index()].head);
         let open = open.filter(|&head| head != NONE && self.chunks[head as usize].free != 0);
-        let number = open.unwrap_or_else(|| self.add_chunk(class, record.words()));
+        let number = open.unwrap_or_else(|| self.add_chunk(class, words));
         let chunk = &mut self.chunks[number as usize];
         let at = chunk.free.trailing_zeros();
         chunk.free &= chunk.free - 1;
         let slot = Slot::new(number, (at * chunk.slot_words) as usize);
-        if chunk.free == 0 && !self.is_dense {
+        if chunk.free == 0 && !self.is_dense() {
             self.unlink(number);
         }
         if let Some(class) = class {
@@ -127,7 +158,7 @@ impl Slab {
     /// Writes a record over another, if it takes a slot of the same size.
     pub(super) fn replace(&mut self, slot: Slot, record: &NewRecord) -> bool {
         let chunk = &self.chunks[slot.chunk()];
-        let same = chunk.slot_words as usize == slot_words(record.words());
+        let same = chunk.slot_words as usize == slot_words(self.words_of(record));
         if same {
             self.write(slot, record);
         }
@@ -141,7 +172,7 @@ impl Slab {
             self.copy(from, slot);
         }
         self.free(last.unwrap_or(slot));
-        if self.is_dense && self.len == 0 {
+        if self.is_dense() && self.len == 0 {
             // Its lists count too. Without this, evictions in a small store would not free what they must.
             self.give_back();
         }
@@ -150,7 +181,7 @@ impl Slab {
 
     /// In a dense slab, the last used slot in the newest chunk of a slot's class.
     fn last_slot(&self, slot: Slot) -> Option<Slot> {
-        let class = self.chunks[slot.chunk()].class.filter(|_| self.is_dense)?;
+        let class = self.chunks[slot.chunk()].class.filter(|_| self.is_dense())?;
         let head = self.classes[class.index()].head;
         let chunk = &self.chunks[head as usize];
         let at = chunk.used().ilog2();
@@ -173,12 +204,13 @@ impl Slab {
         if let Some(class) = chunk.class {
             self.classes[class.index()].records -= 1;
         }
-        if was_full && !self.is_dense {
+        if was_full && !self.is_dense() {
             self.link(number);
         }
         let chunk = &self.chunks[slot.chunk()];
         // Keeps the last with free slots of its size: one session that comes and goes must not cost a chunk each time.
-        let is_kept = !self.is_dense && chunk.class.is_some() && (chunk.before, chunk.after) == (NONE, NONE);
+        let is_kept =
+            !self.is_dense() && chunk.class.is_some() && (chunk.before, chunk.after) == (NONE, NONE);
         if chunk.is_empty() && !is_kept {
             self.drop_chunk(number);
         }
@@ -200,14 +232,18 @@ impl Slab {
         })
     }
 
+    pub(super) fn all_slots(&self) -> impl Iterator<Item = Slot> {
+        (0..self.chunks()).flat_map(|chunk| self.slots(chunk))
+    }
+
     pub(super) fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        (0..self.chunks()).flat_map(|chunk| self.slots(chunk)).map(|slot| self.get(slot))
+        self.all_slots().map(|slot| self.get(slot))
     }
 
     /// Frees the chunks that hold no record, and the numbers of chunks where most have none.
     pub(super) fn give_back(&mut self) {
         if self.len == 0 {
-            *self = Self::new(self.is_dense);
+            *self = Self::new(self.layout);
             return;
         }
         for class in 0..SizeClass::COUNT {
@@ -229,7 +265,21 @@ impl Slab {
     }
 
     fn write(&mut self, slot: Slot, record: &NewRecord) {
-        record.write(&mut self.words[slot.chunk()][slot.word()..]);
+        let head = self.layout.head_words();
+        let words = &mut self.words[slot.chunk()][slot.word()..];
+        if head > 0 {
+            *words[0].get_mut() = record.last_use.to_bits();
+        }
+        record.write(&mut words[head..]);
+    }
+
+    /// How many words of a slot a record needs.
+    fn words_of(&self, record: &NewRecord) -> usize {
+        record.words() + self.layout.head_words()
+    }
+
+    fn is_dense(&self) -> bool {
+        self.layout == Layout::Dense
     }
 
     /// Adds a chunk with free slots: of one slot if the record is too large for any class.
@@ -290,6 +340,14 @@ impl Slab {
         if after != NONE {
             self.chunks[after as usize].before = before;
         }
+    }
+}
+
+impl Layout {
+    /// How many words a slot has before its record.
+    #[inline]
+    fn head_words(self) -> usize {
+        if self == Self::Plain { 0 } else { HEAD_WORDS }
     }
 }
 

@@ -3,8 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::candidates::{Order, expiry_key};
 use super::core::MemoryStore;
-use super::eviction::{Entry, EvictionList};
+use super::eviction::EvictionList;
 use super::shard::Shard;
 use super::slot::Slot;
 use super::table::Table;
@@ -67,20 +68,24 @@ impl MemoryStore {
     /// Removes what the eviction list knows as expired.
     fn sweep_by_list(&self, now: Millis, pace: &mut Pace) -> u64 {
         let mut removed = 0;
-        while let Some(mut list) = self.lock_list() {
-            let past: Vec<Entry> = list.past(now).take(LIST_STEP).copied().collect();
-            for entry in &past {
-                removed += u64::from(self.remove_entry(&mut list, entry, Reason::Expired));
+        for (number, shard) in self.shards.iter().enumerate() {
+            let mut is_done = false;
+            while !is_done && let Some(mut list) = self.lock_list() {
+                let mut table = shard.write();
+                let mut left = LIST_STEP;
+                while left > 0
+                    && let Some(slot) = list.take_first(Order::Expiry, number, table.slab(), expiry_key(now))
+                {
+                    removed += u64::from(self.remove_expired(&mut table, Some(&mut list), slot));
+                    left -= 1;
+                }
+                is_done = left > 0;
+                if is_done {
+                    table.give_back();
+                    shard.set_earliest(list.earliest(number));
+                }
+                pace.end_step(Some(list), Some(table));
             }
-            pace.end_step(Some(list), None);
-            if past.is_empty() {
-                break;
-            }
-        }
-        for shard in &self.shards {
-            let mut table = shard.write();
-            table.give_back();
-            pace.end_step(None, Some(table));
         }
         removed
     }

@@ -3,7 +3,7 @@
 use super::byte_count::ByteCount;
 use super::index::Index;
 use super::record::{NewRecord, Record};
-use super::slab::{Moved, Slab};
+use super::slab::{Layout, Moved, Slab};
 use super::slot::Slot;
 use crate::session::SessionId;
 
@@ -19,20 +19,29 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// See [`Slab`] for `is_dense`.
-    pub(super) fn new(is_dense: bool, bytes: ByteCount) -> Self {
-        Self { index: Index::default(), slab: Slab::new(is_dense), created: 0, bytes, counted: 0 }
+    pub(super) fn new(layout: Layout, bytes: ByteCount) -> Self {
+        Self { index: Index::default(), slab: Slab::new(layout), created: 0, bytes, counted: 0 }
     }
 
     #[inline]
     pub(super) fn find(&self, hash: u64, id: &SessionId) -> Option<(Slot, Record<'_>)> {
-        let mut found = self.index.find(hash).map(|bits| {
-            let slot = Slot::from_bits(bits as u32);
-            (slot, self.slab.get(slot))
-        });
-        found.find(|(_, record)| {
+        self.records(hash).find(|(_, record)| {
             record.prefetch();
             record.id() == id.as_bytes()
+        })
+    }
+
+    /// The record of a creation number.
+    pub(super) fn find_created(&self, hash: u64, created: u64) -> Option<(Slot, Record<'_>)> {
+        self.records(hash).find(|(_, record)| record.created() == created)
+    }
+
+    /// The records whose hashes have the tag of this one.
+    #[inline]
+    fn records(&self, hash: u64) -> impl Iterator<Item = (Slot, Record<'_>)> {
+        self.index.find(hash).map(|bits| {
+            let slot = Slot::from_bits(bits as u32);
+            (slot, self.slab.get(slot))
         })
     }
 
@@ -94,7 +103,7 @@ impl Table {
 
     /// Takes all records out at once. The caller drops them, which may take long.
     pub(super) fn detach(&mut self) -> Self {
-        let empty = Self { created: self.created, ..Self::new(self.slab.is_dense(), self.bytes.clone()) };
+        let empty = Self { created: self.created, ..Self::new(self.slab.layout(), self.bytes.clone()) };
         self.bytes.update(&mut self.counted, 0);
         std::mem::replace(self, empty)
     }
