@@ -27,6 +27,10 @@ mod locks {
         mutex.lock()
     }
 
+    pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        mutex.try_lock()
+    }
+
     pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
         lock.read()
     }
@@ -64,6 +68,10 @@ mod locks {
 
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap()
+    }
+
+    pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        mutex.try_lock().ok()
     }
 
     pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {

@@ -129,7 +129,8 @@ impl Candidates {
         self.entries.pop();
     }
 
-    fn scan(&mut self, order: Order, slab: &Slab) {
+    /// Takes the first sessions of the shard.
+    pub(super) fn scan(&mut self, order: Order, slab: &Slab) {
         let keys = slab.all_slots().filter_map(|slot| Some((order.key(slab, slot)?, slot)));
         let mut entries: Vec<_> = keys.collect();
         self.scanned = (slab.len() / SCAN_PART).max(MIN_SCANNED);

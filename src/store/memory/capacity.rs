@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use super::candidates::{NO_KEY, Order, expiry_key};
 use super::core::MemoryStore;
 use super::eviction::{EvictionList, Total};
+use super::last_use::LastUse;
 use super::limits::Limits;
 use super::record::{NewRecord, Record};
 use super::slot::SessionRef;
@@ -12,6 +13,9 @@ use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::events::Reason;
 use crate::store::WhenUserIsFull;
+
+/// An early scan comes after so many uses at least. The model checker has few uses.
+const MIN_USES: usize = if cfg!(feature = "shuttle") { 1 } else { 64 };
 
 /// Whether a session fits after `make_room`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +104,29 @@ impl MemoryStore {
             if self.remove_first(list, new, kept, now).is_none() {
                 return;
             }
+        }
+    }
+
+    /// Scans one shard of a store that is about to be full, and puts off the next scan by as many uses as the shard has
+    /// sessions.
+    ///
+    /// Without this, one eviction after many uses would find that the candidates of all shards were used.
+    #[cold]
+    pub(super) fn scan_early(&self, at: LastUse) {
+        // A writer has the list. The next use tries again.
+        let Some(mut list) = self.try_lock_list() else { return };
+        if !self.uses.is_scan_due(at) {
+            return;
+        }
+        let almost = |max: Option<NonZeroUsize>, now| max.is_some_and(|max| now >= max.get() / 8 * 7);
+        let Limits { max_sessions, max_bytes, .. } = self.limits;
+        if almost(max_sessions, list.sessions()) || almost(max_bytes, self.bytes(Some(&list))) {
+            let shard = list.next_scanned();
+            let table = self.shards[shard].read();
+            list.scan_early(shard, table.slab());
+            self.uses.put_off_scan(at, table.len().max(MIN_USES));
+        } else {
+            self.uses.put_off_scan(at, list.sessions() / 8 + MIN_USES);
         }
     }
 

@@ -23,7 +23,7 @@ use crate::error::Result;
 use crate::events::{Bus, ENDS, Event, Reason};
 use crate::session::{Content, Expiry, SessionId, UserKey};
 use crate::store::Sweep;
-use crate::sync::{Mutex, MutexGuard, lock};
+use crate::sync::{Mutex, MutexGuard, lock, try_lock};
 
 /// Enough that threads seldom meet. At a million sessions the index of a shard has some 10 000 words: it grows in well
 /// under a millisecond.
@@ -152,10 +152,18 @@ impl MemoryStore {
         let found = found.filter(|(_, expires, _)| !self.clock.is_past(expires.millis()));
         shard.count_get(found.is_some());
         let Some((slot, expires, record)) = found else { return Ok(None) };
+        let mut scan_at = None;
         if is_use && self.limits.has_capacity() {
-            table.slab().set_used(slot, self.uses.next());
+            let used = self.uses.next();
+            scan_at = self.uses.is_scan_due(used).then_some(used);
+            table.slab().set_used(slot, used);
         }
-        read(expires, record).map(Some)
+        let given = read(expires, record);
+        drop(table);
+        if let Some(at) = scan_at {
+            self.scan_early(at);
+        }
+        given.map(Some)
     }
 
     pub(super) fn hash(&self, id: &[u8]) -> u64 {
@@ -168,6 +176,11 @@ impl MemoryStore {
 
     pub(super) fn lock_list(&self) -> Option<MutexGuard<'_, EvictionList>> {
         self.list.as_ref().map(lock)
+    }
+
+    /// `None` while another call holds it.
+    pub(super) fn try_lock_list(&self) -> Option<MutexGuard<'_, EvictionList>> {
+        self.list.as_ref().and_then(try_lock)
     }
 
     pub(super) fn new_list(&self) -> EvictionList {

@@ -24,6 +24,8 @@ pub(super) struct EvictionList {
     totals: [Total; 2],
     /// What the candidates have allocated.
     bytes: usize,
+    /// The shard of the next early scan.
+    next_scanned: usize,
 }
 
 /// The candidates of each shard, and their bounds side by side: the lowest is found in a few cache lines.
@@ -46,7 +48,7 @@ impl EvictionList {
             candidates: (0..shards).map(|_| Candidates::new()).collect(),
             bounds: vec![NO_KEY; shards].into(),
         };
-        Self { orders: ORDERS.map(of_order), totals: [Total::default(); 2], bytes: 0 }
+        Self { orders: ORDERS.map(of_order), totals: [Total::default(); 2], bytes: 0, next_scanned: 0 }
     }
 
     /// Whether it is more than a lock.
@@ -125,10 +127,30 @@ impl EvictionList {
     /// Takes the first session of a shard if its key is not above `max`. The caller removes or uses the session.
     pub(super) fn take_first(&mut self, order: Order, shard: usize, slab: &Slab, max: u64) -> Option<Slot> {
         self.change(order, shard, |all| {
+            // Without this, a sweep would scan shards in which nothing has expired.
+            if all.bound() > max {
+                return None;
+            }
             let (_, slot) = all.first(order, slab).filter(|&(key, _)| key <= max)?;
             all.pop();
             Some(slot)
         })
+    }
+
+    /// The shard whose turn it is to be scanned early.
+    pub(super) fn next_scanned(&mut self) -> usize {
+        let shard = self.next_scanned;
+        self.next_scanned = (shard + 1) % self.orders[0].bounds.len();
+        shard
+    }
+
+    /// Scans a shard before an eviction needs that. The lock of the shard may be shared.
+    pub(super) fn scan_early(&mut self, shard: usize, slab: &Slab) {
+        for order in [Order::Anonymous, Order::Users] {
+            if self.total(order == Order::Users).sessions > 0 {
+                self.change(order, shard, |all| all.scan(order, slab));
+            }
+        }
     }
 
     /// No session of the shard expires before this.

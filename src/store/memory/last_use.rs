@@ -15,9 +15,18 @@ pub(super) struct LastUse(u64);
 /// The lowest bit says whether the session has a user.
 const HAS_USER: u64 = 1;
 
-/// Numbers the uses of a store's sessions.
+/// Numbers the uses of a store's sessions, and says when the next scan is due.
 #[derive(Default)]
-pub(super) struct UseCounter(CachePadded<AtomicU64>);
+pub(super) struct UseCounter(CachePadded<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    last: AtomicU64,
+    next_scan: AtomicU64,
+}
+
+/// The difference between the words of two uses in a row.
+const STEP: u64 = HAS_USER + 1;
 
 impl LastUse {
     pub(super) const NONE: Self = Self(0);
@@ -44,6 +53,17 @@ impl UseCounter {
     /// Counts a use that happens now.
     #[inline]
     pub(super) fn next(&self) -> LastUse {
-        LastUse(self.0.fetch_add(HAS_USER + 1, Ordering::Relaxed) + HAS_USER + 1)
+        LastUse(self.0.last.fetch_add(STEP, Ordering::Relaxed) + STEP)
+    }
+
+    /// Whether a scan is due at this use.
+    #[inline]
+    pub(super) fn is_scan_due(&self, at: LastUse) -> bool {
+        at.0 >= self.0.next_scan.load(Ordering::Relaxed)
+    }
+
+    /// Makes the next scan due so many uses later.
+    pub(super) fn put_off_scan(&self, at: LastUse, uses: usize) {
+        self.0.next_scan.store(at.0 + uses as u64 * STEP, Ordering::Relaxed);
     }
 }
