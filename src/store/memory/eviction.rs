@@ -2,7 +2,7 @@
 
 use super::candidates::{Candidates, NO_KEY, Order, expiry_key, expiry_of_key};
 use super::last_use::LastUse;
-use super::record::{LONG_PAST, NewRecord};
+use super::record::{EVICTION_BYTES, LONG_PAST, NewRecord};
 use super::slab::Slab;
 use super::slot::{SessionRef, Slot};
 use crate::clock::Millis;
@@ -66,9 +66,10 @@ impl EvictionList {
         self.totals[usize::from(has_user)]
     }
 
-    /// What the list itself takes.
+    /// What the list itself takes. It counts the entries of scans to come. Otherwise a store with `maxBytes` would end
+    /// sessions to make room for a scan.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.max(self.sessions() * EVICTION_BYTES)
     }
 
     /// Adds a session, or a new record of one.
