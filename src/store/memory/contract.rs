@@ -14,10 +14,10 @@ use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::{Cursor, MAX_PAGE_SESSIONS, Page, SessionStore, Stats, StoredSession};
 use crate::sync::{MutexGuard, lock};
 
-/// `ids` gives at least so many, as long as there are more: it should be worth a call.
+/// A page of `ids` has at least so many, unless it is the last: it should be worth a call.
 const MIN_IDS: usize = 500;
 
-/// How many records `sessions` looks at before it ends a page: many may have expired.
+/// How many records `sessions` reads before it ends a page: many of them may have expired.
 const LOOKS: usize = 4 * MAX_PAGE_SESSIONS;
 
 impl SessionStore for MemoryStore {
@@ -83,7 +83,7 @@ impl SessionStore for MemoryStore {
     fn delete(&self, id: &SessionId) -> Result<()> {
         let hash = self.hash(id.as_bytes());
         let shard = self.shard(hash);
-        // Cookies that name no session must not hold up the writers, who all need the eviction list.
+        // All writers need the lock of the eviction list. A request with an unknown cookie must not hold them up.
         if self.limits.can_evict() && shard.read().find(hash, id).is_none() {
             return Ok(());
         }
@@ -131,7 +131,7 @@ impl SessionStore for MemoryStore {
         Ok(self.shards.iter().map(|shard| live(shard) as u64).sum())
     }
 
-    /// By whole shards: an id is always in the same one.
+    /// A page has whole shards: an id is always in the same one.
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
         let now = self.clock.now();
         let mut at = after.as_bytes().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
@@ -149,7 +149,7 @@ impl SessionStore for MemoryStore {
         Ok((ids, None))
     }
 
-    /// By shards, and in each by the tags of the ids' hashes. A session keeps both, wherever its record goes.
+    /// In the order of the shards, and in a shard in the order of the ids' tags. A session keeps both when its record moves.
     fn sessions(&self, after: Cursor) -> Result<Page> {
         let now = self.clock.now();
         let start = after.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
@@ -165,7 +165,7 @@ impl SessionStore for MemoryStore {
             looks += records.len() + 1;
             let mut last = None;
             for (tag, record) in records {
-                // Those of one tag stay together: the cursor has nothing but that.
+                // Sessions of one tag are on one page: the cursor is a tag.
                 if page.is_full() && last != Some(tag) {
                     next = Some(tag);
                     break;
@@ -203,7 +203,7 @@ impl SessionStore for MemoryStore {
             sessions += table.len() as u64;
             stats.created += table.created;
         }
-        // The shards were not seen at one moment. Under the lock of the list no limit is exceeded.
+        // The shards were not read at one moment. Under the lock of the list the number is exact.
         let list = self.lock_list().filter(|_| self.limits.has_capacity());
         if let Some(list) = &list {
             sessions = list.sessions() as u64;
@@ -221,11 +221,11 @@ impl MemoryStore {
         let shard = self.shard(hash);
         let mut list = self.lock_list();
         let now = self.clock.now();
-        // A creation that is yet to come would make the session's lifetime longer.
+        // A creation in the future would make the session's lifetime longer.
         let created = created.map_or_else(|| self.created_now(now), |created| created.min(now));
         self.number(&mut new, created);
         if let Some(list) = list.as_deref_mut() {
-            // Before any session ends to make room. It holds until the record is in, as no other thread can write.
+            // Checked before any session ends to make room. The lock of the list keeps it true until the record is in.
             if self.is_live(hash, &session.id, now) {
                 return Err(StoreError::Exists);
             }

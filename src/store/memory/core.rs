@@ -25,11 +25,11 @@ use crate::session::{Content, Expiry, SessionId, UserKey};
 use crate::store::Sweep;
 use crate::sync::{Mutex, MutexGuard, lock, try_lock};
 
-/// Enough that threads seldom meet. At a million sessions the index of a shard has some 10 000 words: it grows in well
-/// under a millisecond.
+/// With so many shards, two threads seldom need the same one. At a million sessions the index of a shard has some 10 000
+/// words, and grows in well under a millisecond.
 const SHARDS: usize = if cfg!(feature = "shuttle") { 2 } else { MAX_SHARDS };
 
-/// The sessions of most users are in so few shards.
+/// The sessions of most users are in at most so many shards.
 const FEW_SHARDS: usize = 4;
 
 /// A store in memory, for any number of threads.
@@ -48,7 +48,7 @@ pub struct MemoryStore {
     /// What the tables of sessions and the user index have allocated.
     bytes: ByteCount,
     creations: AtomicU64,
-    /// The time of the last creation that was given none.
+    /// The time of the last creation whose caller gave no time.
     last_created: AtomicI64,
     pub(super) expired: AtomicU64,
     pub(super) evicted: AtomicU64,
@@ -104,7 +104,7 @@ impl MemoryStore {
         &*self.clock
     }
 
-    /// Where it publishes what happens.
+    /// The bus on which the store publishes its events.
     pub fn events(&self) -> &Bus {
         &self.events
     }
@@ -125,7 +125,7 @@ impl MemoryStore {
         self.use_record(id, true, |expires, record| record.content().map(|content| read(expires, content)))
     }
 
-    /// As `get_with`, but it is no use of the session: that does not keep it from being the next to go.
+    /// As `get_with`, but without a use of the session: its turn in the LRU order stays the same.
     ///
     /// # Errors
     /// As for `get_with`.
@@ -137,7 +137,7 @@ impl MemoryStore {
         self.use_record(id, false, |expires, record| record.content().map(|content| read(expires, content)))
     }
 
-    /// Calls `read` with a live record and its expiry, under the lock of its shard. That may be a use of the session.
+    /// Calls `read` with a live record and its expiry, under the lock of its shard. Counts a use of the session if `is_use`.
     pub(super) fn use_record<T>(
         &self,
         id: &SessionId,
@@ -187,12 +187,12 @@ impl MemoryStore {
         new_list(&self.limits, self.shards.len())
     }
 
-    /// The time of a creation now. A clock that is set back makes it no older than the one before.
+    /// The time of a creation now. It is not before that of the last creation, even if the clock was set back.
     pub(super) fn created_now(&self, now: Millis) -> Millis {
         self.last_created.fetch_max(now, Ordering::Relaxed).max(now)
     }
 
-    /// Numbers a creation at a time, and ends the session by its lifetime.
+    /// Gives a new record its creation number, and limits its expiry by `maxLifetime`.
     pub(super) fn number(&self, new: &mut NewRecord, at: Millis) {
         let creations = self.creations.fetch_add(1, Ordering::Relaxed);
         self.keep_creation(new, creation_number(at, creations));
@@ -205,13 +205,13 @@ impl MemoryStore {
         }
     }
 
-    /// Gives a new record the creation of the old one, and ends the session by its lifetime.
+    /// Gives a new record the creation number of the old one, and limits its expiry by `maxLifetime`.
     pub(super) fn keep_creation(&self, new: &mut NewRecord, created: u64) {
         new.created = created;
         new.expires = self.limits.max_lifetime.end(new.expires, created_at(created));
     }
 
-    /// What the sessions take: the tables, the user index and the eviction list.
+    /// How many bytes the sessions take, in the tables, the user index and the eviction list.
     pub(super) fn bytes(&self, list: Option<&EvictionList>) -> usize {
         self.bytes.total() + list.map_or(0, EvictionList::bytes)
     }
@@ -225,28 +225,29 @@ impl MemoryStore {
         self.shard(hash).read().find(hash, id).is_some_and(|(_, record)| record.is_live(now))
     }
 
-    /// What `read` makes of a user's sessions, live or not, all as they are at one moment, in the order of their shards.
+    /// Calls `read` with each session of a user, live or not, as all of them are at one moment. Returns the results in the
+    /// order of the sessions' refs.
     ///
-    /// **Locking**: `read` runs under the shared locks of these sessions' shards. It must not lock anything.
+    /// **Locking**: `read` runs under the shared locks of the sessions' shards. It must not lock anything.
     pub(super) fn of_user<T>(
         &self,
         user: UserKey<'_>,
         mut read: impl FnMut(SessionRef, Record<'_>) -> Option<T>,
     ) -> Vec<T> {
-        // The index says which shards to lock, and is asked again under their locks: then its refs of these shards
-        // cannot change. A session that came in between may be of yet another shard: then all shards are locked.
+        // The first look says which shards to lock. Under their locks the refs of these shards cannot change, so a second
+        // look is exact. A session that was created in between may be in another shard. Then the loop locks all shards.
         let sessions = self.users.of_user(user);
         let mut wanted = sessions.into_iter().fold(ShardSet::default(), ShardSet::with);
         loop {
             let tables: SmallVec<[_; FEW_SHARDS]> =
                 wanted.iter().map(|shard| self.shards[shard].read()).collect();
             let mut sessions = self.users.of_user(user);
-            // Neighbours in memory one after the other: of many sessions that is several times as fast.
+            // In the order of memory: with many sessions that is several times as fast.
             sessions.sort_unstable();
             if sessions.iter().all(|session| wanted.rank(session.shard()).is_some()) {
                 let read = |session: SessionRef| {
                     let record = tables[wanted.rank(session.shard())?].slab().get(session.slot());
-                    // Another user's may have the same part of a hash.
+                    // Sessions of another user may have the same hash bits.
                     if record.user() == Some(user) { read(session, record) } else { None }
                 };
                 return sessions.into_iter().filter_map(read).collect();
@@ -288,12 +289,12 @@ impl MemoryStore {
             list.remove(before.0, before.1);
             list.insert(new, self.session_ref(hash, slot));
         }
-        // Only now: the moved record takes the slot, and perhaps the index entry, that the old one had.
+        // Last: the moved record takes the slot of the old one, and may take its entry in the user index.
         self.moved(table, list, hash, moved);
     }
 
-    /// Removes a record from all tables. Call it under the lock of its shard. Returns whether it had expired, and was
-    /// not ended by a request.
+    /// Removes a record from all tables. Call it under the lock of its shard. Returns whether it had expired. A session that
+    /// a request ended has not.
     pub(super) fn remove(
         &self,
         table: &mut Table,
@@ -329,7 +330,7 @@ impl MemoryStore {
 
     #[cold]
     fn publish_end(&self, record: Record<'_>, reason: Reason) {
-        // A record that is deleted may have been there without a session.
+        // A deleted record may belong to a session that had expired.
         let is_past = reason == Reason::Deleted && !record.is_live(self.clock.now());
         let reason = if is_past { Reason::Expired } else { reason };
         match record.session_id() {

@@ -1,4 +1,4 @@
-//! Ending many sessions at once: all of a user, and all.
+//! The end of many sessions at once: all sessions of a user, and all sessions.
 
 use super::core::MemoryStore;
 use super::eviction::EvictionList;
@@ -13,8 +13,8 @@ use crate::events::Reason;
 use crate::session::{SessionId, UserKey};
 use crate::sync::unlock_fair;
 
-/// `end_by_user` itself removes so many records. That takes up to a millisecond, which an event loop can afford.
-/// The model checker goes the other way, which has more steps.
+/// `end_by_user` itself removes at most so many records. That takes up to a millisecond, which an event loop can afford.
+/// The model checker takes the other path, which has more steps.
 pub(super) const DIRECT: usize = if cfg!(feature = "shuttle") { 0 } else { 1000 };
 
 /// How many records `remove_ended` removes in a step.
@@ -30,7 +30,7 @@ pub struct Ended {
     records: Vec<EndedRecord>,
 }
 
-/// A record of an ended session, by its creation number: another session that has its slot by then has another number.
+/// The record of an ended session, by its creation number. A later session of the same id has another number.
 #[derive(Debug, Clone, Copy)]
 struct EndedRecord {
     hash: u64,
@@ -49,8 +49,8 @@ impl Ended {
     }
 }
 
-/// The memory of the sessions that [`MemoryStore::detach_all`] took out. Dropping it takes time: some 100 ms for a
-/// million sessions.
+/// The memory of the sessions that [`MemoryStore::detach_all`] removed. Dropping it takes some 100 ms for a million
+/// sessions.
 #[must_use = "dropping it takes time: do that on a thread that may wait"]
 pub struct Cleared {
     tables: Vec<Table>,
@@ -59,7 +59,7 @@ pub struct Cleared {
 }
 
 impl Cleared {
-    /// How many sessions that were, expired ones included.
+    /// How many sessions there were, expired ones included.
     pub fn count(&self) -> u64 {
         self.tables.iter().map(|table| table.len() as u64).sum()
     }
@@ -96,8 +96,7 @@ impl MemoryStore {
         Ended { count, records }
     }
 
-    /// Removes the records of ended sessions, in steps as a sweep does. Other sessions, and later ones of the same ids,
-    /// stay.
+    /// Removes the records of ended sessions, in steps as a sweep does. Later sessions of the same ids stay.
     pub fn remove_ended(&self, ended: Ended) {
         let mut pace = Pace::start();
         for step in ended.records.chunks(STEP) {
@@ -127,12 +126,12 @@ impl MemoryStore {
         parts.map(move |part| (shard(&part[0]), part))
     }
 
-    /// Takes all sessions out of the store at one moment, without freeing their memory. A later call sees an empty
-    /// store. It takes as long for many sessions as for few.
+    /// Removes all sessions from the store at one moment, without freeing their memory. A later call sees an empty store.
+    /// The time does not depend on the number of sessions.
     pub fn detach_all(&self) -> Cleared {
         let mut list = self.lock_list();
-        // All of them are held until the user index is empty too. So a session that is created at the same time is
-        // either in all tables or in none.
+        // These locks are held until the user index is empty too. So a session that is created at the same time is in all
+        // tables or in none.
         let mut tables: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
         let users = self.users.detach();
         let list = list.as_deref_mut().map(|list| std::mem::replace(list, self.new_list()));

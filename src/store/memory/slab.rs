@@ -1,4 +1,4 @@
-//! The memory of a shard's records.
+//! The memory for the records of a shard.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,15 +12,15 @@ const NONE: u32 = u32::MAX;
 /// `give_back` shortens the list of chunks if more than this many numbers, and more than half of all, are vacant.
 const MANY_VACANT: usize = 64;
 
-/// Records in slots of few sizes, the slots in chunks.
+/// Chunks of slots. The slots of a chunk have one size, and a slot has one record.
 ///
-/// The next record of about its size takes a free slot. A chunk without a record goes back to the allocator, except one
-/// of each size, which `give_back` returns too.
+/// A new record takes a free slot of its size class. A chunk without records goes back to the allocator. One such chunk of
+/// each size class stays until `give_back`.
 ///
 /// The [`Layout`] says what a slot holds, and whether a record may move to another one.
 pub(super) struct Slab {
     layout: Layout,
-    /// The words of each chunk. They are apart from what only changes need to know, so that they stay in the cache.
+    /// The words of each chunk. `chunks` is apart from them, because only changes need it: so more of `words` is in the cache.
     words: Vec<Box<[AtomicU64]>>,
     chunks: Vec<Chunk>,
     classes: [Class; SizeClass::COUNT],
@@ -46,7 +46,7 @@ pub(super) enum Layout {
 /// The records of a size class.
 #[derive(Clone, Copy)]
 struct Class {
-    /// The head of a list: of the chunks with free slots, or of all chunks in a dense slab, the newest first.
+    /// The head of the list of chunks with free slots. In a dense slab the list has all chunks, the newest first.
     head: u32,
     records: u32,
 }
@@ -54,10 +54,10 @@ struct Class {
 struct Chunk {
     /// A bit for each free slot.
     free: u64,
-    /// A bit for each slot; none where there is no chunk of this number.
+    /// A bit for each slot. No bit is set if there is no chunk of this number.
     slots: u64,
     slot_words: u32,
-    /// `None` for a chunk of one record.
+    /// `None` for a chunk with a single slot for a large record.
     class: Option<SizeClass>,
     /// Its neighbours in the list of its class.
     before: u32,
@@ -173,7 +173,7 @@ impl Slab {
         }
         self.free(last.unwrap_or(slot));
         if self.is_dense() && self.len == 0 {
-            // Its lists count too. Without this, evictions in a small store would not free what they must.
+            // The lists of chunks count too. Without this, evictions in a small store would free too few bytes.
             self.give_back();
         }
         last.map(|from| Moved { from, to: slot })
@@ -208,7 +208,7 @@ impl Slab {
             self.link(number);
         }
         let chunk = &self.chunks[slot.chunk()];
-        // Keeps the last with free slots of its size: one session that comes and goes must not cost a chunk each time.
+        // The only chunk with free slots of its size stays: a session that comes and goes must not allocate one each time.
         let is_kept =
             !self.is_dense() && chunk.class.is_some() && (chunk.before, chunk.after) == (NONE, NONE);
         if chunk.is_empty() && !is_kept {
@@ -216,7 +216,7 @@ impl Slab {
         }
     }
 
-    /// How many numbers of chunks a walk has to look at.
+    /// How many chunk numbers there are, vacant ones included.
     pub(super) fn chunks(&self) -> usize {
         self.chunks.len()
     }
@@ -240,7 +240,7 @@ impl Slab {
         self.all_slots().map(|slot| self.get(slot))
     }
 
-    /// Frees the chunks that hold no record, and the numbers of chunks where most have none.
+    /// Frees the chunks without records, and shortens the lists of chunks if most numbers are vacant.
     pub(super) fn give_back(&mut self) {
         if self.len == 0 {
             *self = Self::new(self.layout);
@@ -257,7 +257,7 @@ impl Slab {
             let keep = last.map_or(0, |last| last + 1);
             self.chunks.truncate(keep);
             self.words.truncate(keep);
-            // The lowest come next, so that the others can be given back.
+            // The lowest numbers are taken first, so that the lists can be shortened again.
             self.vacant = (0..keep as u32).rev().filter(|&at| self.chunks[at as usize].slots == 0).collect();
             self.chunks.shrink_to_fit();
             self.words.shrink_to_fit();
@@ -282,7 +282,7 @@ impl Slab {
         self.layout == Layout::Dense
     }
 
-    /// Adds a chunk with free slots: of one slot if the record is too large for any class.
+    /// Adds a chunk with free slots. A record that is too large for any class gets a chunk with one slot.
     fn add_chunk(&mut self, class: Option<SizeClass>, words: usize) -> u32 {
         let (slots, slot_words) = class.map_or((1, slot_words(words)), |class| {
             let records = self.classes[class.index()].records as usize;

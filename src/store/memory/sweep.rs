@@ -1,4 +1,4 @@
-//! Removing expired sessions, in steps too short to be felt.
+//! Removal of expired sessions, in short steps.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,17 +14,17 @@ use crate::events::{Event, Reason, SWEEPS};
 use crate::store::Sweep;
 use crate::sync::{MutexGuard, RwLockWriteGuard, lock, unlock_fair, unlock_fair_mutex};
 
-/// How many records a step looks at under its lock.
+/// How many records a step reads under its lock.
 pub(super) const STEP: usize = 1000;
 
 /// How many records a step removes under the lock of the eviction list.
 const LIST_STEP: usize = 250;
 
-/// How long a sweep works before it rests for as long.
+/// How long a sweep works before it sleeps for the same time.
 const WORK: Duration = Duration::from_micros(200);
 
-/// Rests between steps. If a thread that waits for a lock is on the sweeper's processor, it runs only at the end of the
-/// sweeper's time slice, some milliseconds later, unless the sweeper sleeps.
+/// Sleeps between steps. Otherwise a thread that waits for a lock on the sweeper's processor would wait for the end of the
+/// sweeper's time slice, some milliseconds later.
 pub(super) struct Pace {
     rested: Instant,
 }
@@ -34,7 +34,7 @@ impl Pace {
         Self { rested: Instant::now() }
     }
 
-    /// Ends a step: the threads that wait for its locks come next.
+    /// Ends a step: threads that wait for its locks get them first.
     pub(super) fn end_step(
         &mut self,
         list: Option<MutexGuard<'_, EvictionList>>,
@@ -65,7 +65,7 @@ impl MemoryStore {
         removed
     }
 
-    /// Removes what the eviction list knows as expired.
+    /// Removes the expired sessions that the eviction list finds.
     fn sweep_by_list(&self, now: Millis, pace: &mut Pace) -> u64 {
         let mut removed = 0;
         for (number, shard) in self.shards.iter().enumerate() {
@@ -112,14 +112,14 @@ impl MemoryStore {
                         earliest = earliest.min(expires.millis());
                     }
                 }
-                // A number without a chunk costs a little too.
+                // A vacant chunk number costs a little too.
                 seen += 1;
                 chunk += 1;
             }
             next = (chunk < table.slab().chunks()).then_some(chunk);
             if next.is_none() {
                 table.give_back();
-                // Otherwise the steps may have missed a record: the next sweep looks again.
+                // Another version means that the steps may have missed a record. Then the next sweep looks again.
                 if shard.version() == version {
                     shard.set_earliest(earliest);
                 }

@@ -14,7 +14,7 @@ pub(super) struct Table {
     /// How many sessions were created in it.
     pub(super) created: u64,
     bytes: ByteCount,
-    /// Its part of `bytes`.
+    /// The table's part of `bytes`.
     counted: usize,
 }
 
@@ -69,8 +69,8 @@ impl Table {
         slot
     }
 
-    /// Replaces a record by one of the same id. Returns its slot, and which other record has moved: the caller calls
-    /// `moved` for that.
+    /// Replaces a record by one of the same id. Returns the new slot, and which other record has moved. The caller calls
+    /// `moved` for that record.
     pub(super) fn replace(&mut self, hash: u64, old: Slot, record: &NewRecord) -> (Slot, Option<Moved>) {
         if self.slab.replace(old, record) {
             return (old, None);
@@ -82,7 +82,7 @@ impl Table {
         (new, moved)
     }
 
-    /// Removes a record. Returns which other record has moved: the caller calls `moved` for that.
+    /// Removes a record. Returns which other record has moved. The caller calls `moved` for that record.
     pub(super) fn remove(&mut self, hash: u64, slot: Slot) -> Option<Moved> {
         self.index.remove(hash, slot.to_bits().into());
         let moved = self.slab.remove(slot);
@@ -101,7 +101,7 @@ impl Table {
         self.count_bytes();
     }
 
-    /// Takes all records out at once. The caller drops them, which may take long.
+    /// Removes all records at once. The caller drops them, which may take long.
     pub(super) fn detach(&mut self) -> Self {
         let empty = Self { created: self.created, ..Self::new(self.slab.layout(), self.bytes.clone()) };
         self.bytes.update(&mut self.counted, 0);
