@@ -314,10 +314,10 @@ impl MemoryStore {
             list.remove(table.slab().last_use(slot), record.cost());
         }
         let moved = table.remove(hash, slot);
-        if table.len() == 0 {
-            if let Some(list) = list.as_deref_mut() {
-                list.emptied(shard_of(hash, self.shards.len()));
-            }
+        if table.len() == 0
+            && let Some(list) = list.as_deref_mut()
+        {
+            list.emptied(shard_of(hash, self.shards.len()));
         }
         self.moved(table, list, hash, moved);
         match reason {
