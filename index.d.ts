@@ -135,7 +135,7 @@ export interface MemoryStoreOptions extends SessionStoreOptions {
   /**
    * How many bytes the store allocates for sessions at most, within 10 %: free space included, except some 150 kB that
    * an empty store takes. The allocator may hold more for a while where the sizes of sessions change. Makes room as
-   * `maxSessions` does. With either of the two a session takes some 14 bytes more: they keep the order in which sessions go.
+   * `maxSessions` does. With either of the two a session takes some 15 bytes more: they keep the order in which sessions go.
    * @default no limit
    */
   maxBytes?: number;
