@@ -135,7 +135,7 @@ export interface MemoryStoreOptions extends SessionStoreOptions {
   /**
    * The maximum number of bytes that the store allocates for sessions, within 10 %. That includes free space, but not
    * the 150 kB or so of an empty store. The allocator may hold more for a while when sessions change their size. Makes
-   * room as `maxSessions` does. Either option takes some 116 bytes more per session, for the LRU order.
+   * room as `maxSessions` does. Either option takes some 15 bytes more per session, for the LRU order.
    * @default no limit
    */
   maxBytes?: number;

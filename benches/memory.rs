@@ -212,7 +212,7 @@ fn evictions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("MemoryStore");
     let full = [
         ("maxSessions", Limits { max_sessions: NonZeroUsize::new(SESSIONS), ..Limits::default() }),
-        ("maxBytes", Limits { max_bytes: NonZeroUsize::new(SESSIONS * 188), ..Limits::default() }),
+        ("maxBytes", Limits { max_bytes: NonZeroUsize::new(SESSIONS * 84), ..Limits::default() }),
     ];
     for (name, limits) in full {
         let store = MemoryStore::new(limits, Arc::new(SystemClock));

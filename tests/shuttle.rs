@@ -3,11 +3,13 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use native_store::clock::{Clock, MockClock};
 use native_store::session::{Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKeyBuf};
 use native_store::store::memory::{Limits, MemoryStore};
 use native_store::store::{Cursor, SessionStore, WhenUserIsFull};
+use shuttle::sync::atomic::AtomicBool;
 use shuttle::thread;
 
 const SCHEDULES: usize = 2000;
@@ -55,20 +57,13 @@ fn check(limits: Limits, threads: &'static [fn(&MemoryStore, &MockClock)], after
 }
 
 fn assert_index_agrees(store: &MemoryStore) {
-    let (mut ids, mut cursor) = (Vec::new(), Some(Cursor::default()));
-    while let Some(at) = cursor {
-        let (some, next) = store.ids(at).unwrap();
-        ids.extend(some);
-        cursor = next;
-    }
     let mut indexed: Vec<SessionId> = ["ann", "ben"]
         .iter()
         .flat_map(|name| store.get_by_user(user(name).as_key()).unwrap())
         .map(|session| session.id)
         .collect();
-    ids.sort();
     indexed.sort();
-    assert_eq!(ids, indexed);
+    assert_eq!(ids_of(store), indexed);
 }
 
 fn log_in(store: &MemoryStore, _: &MockClock) {
@@ -412,4 +407,165 @@ fn remove_ended_leaves_sessions_that_were_created_again() {
     for limits in [Limits::default(), far_limits()] {
         check(limits, &[log_out, touch, use_and_extend], |_| {});
     }
+}
+
+/// The live sessions.
+fn ids_of(store: &MemoryStore) -> Vec<SessionId> {
+    let (mut ids, mut cursor) = (Vec::new(), Some(Cursor::default()));
+    while let Some(at) = cursor {
+        let (some, next) = store.ids(at).unwrap();
+        ids.extend(some);
+        cursor = next;
+    }
+    ids.sort();
+    ids
+}
+
+/// Runs two calls at once in a store that has room for `filled`, which were created in this order.
+fn at_once_in_full_store(
+    filled: &'static [&'static str],
+    one: fn(&MemoryStore, &MockClock, &AtomicBool),
+    other: fn(&MemoryStore, &MockClock, &AtomicBool),
+    after: fn(&MemoryStore, &MockClock),
+) {
+    shuttle::check_pct(
+        move || {
+            let clock = Arc::new(MockClock::new(0));
+            let max = NonZeroUsize::new(filled.len());
+            let limits = Limits { max_sessions: max, ..Limits::default() };
+            let store = Arc::new(MemoryStore::new(limits, clock.clone()));
+            for session_id in filled {
+                with_session(session_id, "ann", |session| store.create(session)).unwrap();
+            }
+            let is_done = Arc::new(AtomicBool::new(false));
+            let threads = [one, other].map(|body| {
+                let (store, clock, is_done) = (store.clone(), clock.clone(), is_done.clone());
+                thread::spawn(move || body(&store, &clock, &is_done))
+            });
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            after(&store, &clock);
+            assert_index_agrees(&store);
+        },
+        SCHEDULES,
+        3,
+    );
+}
+
+/// Each creation finds the session that is the least recently used of all when it evicts one.
+#[test]
+fn a_session_whose_use_has_ended_is_not_evicted_before_others() {
+    at_once_in_full_store(
+        &["a", "b", "c"],
+        |store, _, is_used| {
+            let is_live = store.get(&id("a")).unwrap().is_some();
+            is_used.store(is_live, Ordering::SeqCst);
+        },
+        |store, _, is_used| {
+            if is_used.load(Ordering::SeqCst) {
+                with_session("d", "ben", |session| store.create(session)).unwrap();
+                assert_eq!(ids_of(store), ["a", "c", "d"].map(id));
+            } else {
+                // Before the use or after it.
+                store.get(&id("b")).unwrap();
+                with_session("d", "ben", |session| store.create(session)).unwrap();
+                let left = ids_of(store);
+                assert!(left == ["b", "c", "d"].map(id) || left == ["a", "b", "d"].map(id), "{left:?}");
+            }
+        },
+        |store, _| assert_eq!(store.stats().unwrap().evicted, 1),
+    );
+}
+
+/// A use of a session that is deleted at the same time is no use of the session that gets its slot.
+#[test]
+fn a_use_of_a_deleted_session_changes_no_other_one() {
+    at_once_in_full_store(
+        &["a", "b"],
+        |store, _, _| {
+            let _ = store.get(&id("a"));
+            let _ = store.touch(&id("a"), Expiry::moved_to(500).unwrap());
+        },
+        |store, _, _| {
+            store.delete(&id("a")).unwrap();
+            with_session("x", "ann", |session| store.create(session)).unwrap();
+            store.get(&id("b")).unwrap();
+            assert_eq!(store.stats().unwrap().sessions, Some(2));
+            with_session("y", "ann", |session| store.create(session)).unwrap();
+            assert_eq!(ids_of(store), ["b", "y"].map(id));
+        },
+        |store, _| assert_eq!(ids_of(store), ["b", "y"].map(id)),
+    );
+}
+
+/// A thread that has taken the number of a use may record it after another thread has recorded a later one.
+#[test]
+fn the_later_of_two_uses_counts() {
+    at_once_in_full_store(
+        &["a", "b"],
+        |store, _, _| _ = store.get(&id("a")),
+        |store, _, _| {
+            store.get(&id("b")).unwrap();
+            store.get(&id("a")).unwrap();
+            with_session("c", "ann", |session| store.create(session)).unwrap();
+            assert_eq!(ids_of(store), ["a", "c"].map(id));
+        },
+        |store, _| assert_eq!(ids_of(store), ["a", "c"].map(id)),
+    );
+}
+
+/// The eviction list hears of a session that is to expire earlier, whatever it looks at in between.
+#[test]
+fn a_session_that_expires_earlier_than_before_goes_first() {
+    at_once_in_full_store(
+        &["a", "b", "c", "d"],
+        |store, _, is_done| {
+            let is_early = store.touch(&id("c"), Expiry::moved_to(10).unwrap()).unwrap();
+            is_done.store(is_early, Ordering::SeqCst);
+        },
+        |store, _, is_done| {
+            with_session("e", "ann", |session| store.create(session)).unwrap();
+            if !is_done.load(Ordering::SeqCst) {
+                with_session("f", "ann", |session| store.create(session)).unwrap();
+            }
+            store.clean().unwrap();
+        },
+        |store, clock| {
+            clock.advance(50);
+            let before = store.stats().unwrap();
+            let has_expired = store.size().unwrap() < before.sessions.unwrap();
+            with_session("g", "ann", |session| store.create(session)).unwrap();
+            let stats = store.stats().unwrap();
+            let gone = (stats.evicted - before.evicted, stats.expired - before.expired);
+            assert_eq!(gone, if has_expired { (0, 1) } else { (1, 0) });
+        },
+    );
+}
+
+/// The threads look at the limit during each other's calls.
+#[test]
+fn a_full_store_keeps_its_limit_while_sessions_are_used_ended_and_created() {
+    fn fill(store: &MemoryStore, _: &MockClock, _: &AtomicBool) {
+        for session_id in ["d", "e", "a"] {
+            let _ = with_session(session_id, "ben", |session| store.create(session));
+            assert!(store.stats().unwrap().sessions.unwrap() <= 3);
+        }
+    }
+    fn use_and_end(store: &MemoryStore, clock: &MockClock, _: &AtomicBool) {
+        let _ = store.get(&id("a"));
+        let _ = with_large_session("b", "ann", |session| store.update(session));
+        store.delete_by_user(user("ann").as_key(), Some(&id("a"))).unwrap();
+        assert!(store.stats().unwrap().sessions.unwrap() <= 3);
+        clock.advance(100);
+        store.clean().unwrap();
+    }
+    at_once_in_full_store(&["a", "b", "c"], fill, use_and_end, |store, _| {
+        let (stats, size) = (store.stats().unwrap(), store.size());
+        assert_eq!(size, Ok(ids_of(store).len() as u64));
+        store.clean().unwrap();
+        assert!(stats.sessions >= store.stats().unwrap().sessions);
+        store.clear().unwrap();
+        assert_eq!(store.stats().unwrap().bytes, Some(0));
+    });
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The bytes of all parts that share it.
+/// The sum over all parts that share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ByteCount(Arc<AtomicUsize>);
 
@@ -12,7 +12,7 @@ impl ByteCount {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Replaces what a part `counted` before by what it has allocated now.
+    /// Corrects the sum after a part has allocated or freed memory. `counted` is what the part added before.
     #[inline]
     pub(super) fn update(&self, counted: &mut usize, allocated: usize) {
         if *counted != allocated {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::byte_count::ByteCount;
 use super::index::{self, Index, VALUE_BITS};
 use super::record::NewRecord;
-use super::slab::Moved;
+use super::slab::{Layout, Moved};
 use super::slot::Slot;
 use super::table::Table;
 use crate::session::{Body, Content, ExpiresForm, Expiry, Session, SessionId, UserKeyBuf};
@@ -51,7 +51,8 @@ fn follow(table: &mut Table, model: &mut BTreeMap<usize, Known>, moved: Option<M
 pub fn check_table(bytes: &[u8]) {
     let mut choices = Choices(bytes.iter());
     let bytes = ByteCount::default();
-    let (mut table, mut model) = (Table::new(choices.next() % 2 == 1, bytes.clone()), BTreeMap::new());
+    let layout = [Layout::Plain, Layout::Dense, Layout::WithUses][choices.next() % 3];
+    let (mut table, mut model) = (Table::new(layout, bytes.clone()), BTreeMap::new());
     let mut created = 0;
     while !choices.is_over() {
         let (op, number) = (choices.next() % 8, choices.next());
@@ -83,7 +84,7 @@ pub fn check_table(bytes: &[u8]) {
             (4..7, Some(slot)) => {
                 let moved = table.remove(hash, slot);
                 model.remove(&number);
-                assert_eq!(table.slab().try_get(slot).is_some(), moved.is_some());
+                assert_eq!(table.slab().is_used(slot), moved.is_some());
                 follow(&mut table, &mut model, moved);
             }
             (7, _) => table.give_back(),
@@ -102,7 +103,8 @@ fn compare(table: &Table, model: &BTreeMap<usize, Known>) {
     let scanned: BTreeSet<u32> = scan.map(Slot::to_bits).collect();
     assert_eq!(scanned, model.values().map(|known| known.slot.to_bits()).collect());
     for known in model.values() {
-        let record = table.slab().try_get(known.slot).unwrap();
+        assert!(table.slab().is_used(known.slot));
+        let record = table.slab().get(known.slot);
         assert_eq!((record.created(), record.expires()), (known.created, known.expires));
         let body = Body::Json { text: &known.text, expires: ExpiresForm::Text };
         assert_eq!(record.content().unwrap().body, body);
@@ -238,7 +240,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "it would take hours")]
     fn a_table_gives_memory_back_and_uses_slots_again() {
         let bytes = ByteCount::default();
-        let mut table = Table::new(false, bytes.clone());
+        let mut table = Table::new(Layout::Plain, bytes.clone());
         let ids: Vec<SessionId> = (0..1000).map(|at| SessionId::new(&format!("{at:04x}")).unwrap()).collect();
         let expires = Expiry::new(0).unwrap();
         let mut slots = Vec::new();
@@ -262,7 +264,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "it would take hours")]
     fn a_dense_table_takes_little_more_than_its_records() {
         let bytes = ByteCount::default();
-        let mut table = Table::new(true, bytes.clone());
+        let mut table = Table::new(Layout::Dense, bytes.clone());
         let expires = Expiry::new(0).unwrap();
         let mut model = BTreeMap::new();
         for number in 0..30_000 {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::capacity::{Fit, Replaced};
 use super::core::MemoryStore;
-use super::eviction::Entry;
+use super::eviction::EvictionList;
 use super::record::{NewRecord, Record};
 use super::shard::Shard;
 use crate::clock::Millis;
@@ -12,12 +12,12 @@ use crate::error::{Result, StoreError};
 use crate::events::Reason;
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::{Cursor, MAX_PAGE_SESSIONS, Page, SessionStore, Stats, StoredSession};
-use crate::sync::lock;
+use crate::sync::{MutexGuard, lock};
 
-/// `ids` gives at least so many, as long as there are more: it should be worth a call.
+/// A page of `ids` has at least so many, unless it is the last: it should be worth a call.
 const MIN_IDS: usize = 500;
 
-/// How many records `sessions` looks at before it ends a page: many may have expired.
+/// How many records `sessions` reads before it ends a page: many of them may have expired.
 const LOOKS: usize = 4 * MAX_PAGE_SESSIONS;
 
 impl SessionStore for MemoryStore {
@@ -43,15 +43,17 @@ impl SessionStore for MemoryStore {
             let now = self.clock.now();
             let table = shard.read();
             let old = table.find(hash, &session.id).filter(|(_, record)| record.is_live(now));
-            let old = old.map(|(slot, record)| Replaced {
-                entry: Entry::of(record, self.session_ref(hash, slot)),
+            let old = old.map(|(_, record)| Replaced {
+                created: record.created(),
+                has_user: record.user().is_some(),
+                cost: record.cost(),
                 is_of_same_user: record.user() == new.user(),
             });
             drop(table);
             let Some(old) = old else { return Ok(false) };
-            self.keep_creation(&mut new, old.entry.created);
+            self.keep_creation(&mut new, old.created);
             if self.make_room(list, &new, Some(&old), now)? == Fit::AlreadyExpired {
-                self.remove_entry(list, &old.entry, Reason::Expired);
+                self.remove_created(list, hash, old.created, Reason::Expired);
                 return Ok(true);
             }
         }
@@ -60,6 +62,7 @@ impl SessionStore for MemoryStore {
         let found = found.filter(|(_, record)| !self.clock.is_past(record.expires().millis()));
         let Some((old, record)) = found else { return Ok(false) };
         self.keep_creation(&mut new, record.created());
+        self.use_now(&mut new);
         self.replace(&mut table, list.as_deref_mut(), hash, old, &new);
         shard.record_expiry(new.expires.millis(), true);
         drop(table);
@@ -80,7 +83,7 @@ impl SessionStore for MemoryStore {
     fn delete(&self, id: &SessionId) -> Result<()> {
         let hash = self.hash(id.as_bytes());
         let shard = self.shard(hash);
-        // Cookies that name no session must not hold up the writers, who all need the eviction list.
+        // All writers need the lock of the eviction list. A request with an unknown cookie must not hold them up.
         if self.limits.can_evict() && shard.read().find(hash, id).is_none() {
             return Ok(());
         }
@@ -117,9 +120,6 @@ impl SessionStore for MemoryStore {
 
     fn size(&self) -> Result<u64> {
         let now = self.clock.now();
-        if let Some(list) = self.lock_list().filter(|_| self.limits.has_capacity()) {
-            return Ok(list.live(now) as u64);
-        }
         let live = |shard: &Shard| {
             let table = shard.read();
             if shard.has_expired(now) {
@@ -131,7 +131,7 @@ impl SessionStore for MemoryStore {
         Ok(self.shards.iter().map(|shard| live(shard) as u64).sum())
     }
 
-    /// By whole shards: an id is always in the same one.
+    /// A page has whole shards: an id is always in the same one.
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
         let now = self.clock.now();
         let mut at = after.as_bytes().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
@@ -149,7 +149,7 @@ impl SessionStore for MemoryStore {
         Ok((ids, None))
     }
 
-    /// By shards, and in each by the tags of the ids' hashes. A session keeps both, wherever its record goes.
+    /// In the order of the shards, and in a shard in the order of the ids' tags. A session keeps both when its record moves.
     fn sessions(&self, after: Cursor) -> Result<Page> {
         let now = self.clock.now();
         let start = after.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
@@ -165,7 +165,7 @@ impl SessionStore for MemoryStore {
             looks += records.len() + 1;
             let mut last = None;
             for (tag, record) in records {
-                // Those of one tag stay together: the cursor has nothing but that.
+                // Sessions of one tag are on one page: the cursor is a tag.
                 if page.is_full() && last != Some(tag) {
                     next = Some(tag);
                     break;
@@ -203,7 +203,7 @@ impl SessionStore for MemoryStore {
             sessions += table.len() as u64;
             stats.created += table.created;
         }
-        // The shards were not seen at one moment. Under the lock of the list no limit is exceeded.
+        // The shards were not read at one moment. Under the lock of the list the number is exact.
         let list = self.lock_list().filter(|_| self.limits.has_capacity());
         if let Some(list) = &list {
             sessions = list.sessions() as u64;
@@ -221,11 +221,11 @@ impl MemoryStore {
         let shard = self.shard(hash);
         let mut list = self.lock_list();
         let now = self.clock.now();
-        // A creation that is yet to come would make the session's lifetime longer.
+        // A creation in the future would make the session's lifetime longer.
         let created = created.map_or_else(|| self.created_now(now), |created| created.min(now));
-        self.number(&mut new, created, list.as_deref());
+        self.number(&mut new, created);
         if let Some(list) = list.as_deref_mut() {
-            // Before any session ends to make room. It holds until the record is in, as no other thread can write.
+            // Checked before any session ends to make room. The lock of the list keeps it true until the record is in.
             if self.is_live(hash, &session.id, now) {
                 return Err(StoreError::Exists);
             }
@@ -243,6 +243,7 @@ impl MemoryStore {
                 self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Expired);
             }
         }
+        self.use_now(&mut new);
         let slot = table.insert(hash, &new);
         self.inserted(list.as_deref_mut(), &new, self.session_ref(hash, slot));
         table.created += 1;
@@ -256,33 +257,56 @@ impl MemoryStore {
 
     /// Moves the expiry of a live session, unless it is at `enough` or later. Returns whether there was a live session.
     fn move_expiry(&self, id: &SessionId, expires: Expiry, enough: Option<Millis>) -> bool {
+        // A limit of users counts live sessions: none may expire later than it was counted.
+        let list = if self.limits.max_sessions_per_user.is_some() { self.lock_list() } else { None };
+        match self.try_move_expiry(id, expires, enough, list) {
+            Some(found) => found,
+            None => self.try_move_expiry(id, expires, enough, self.lock_list()) == Some(true),
+        }
+    }
+
+    /// As `move_expiry`. `None` if that needs the lock of the eviction list: the list has to know of an earlier expiry.
+    fn try_move_expiry(
+        &self,
+        id: &SessionId,
+        expires: Expiry,
+        enough: Option<Millis>,
+        mut list: Option<MutexGuard<'_, EvictionList>>,
+    ) -> Option<bool> {
         let hash = self.hash(id.as_bytes());
         let shard = self.shard(hash);
-        let list = self.lock_list();
         let table = shard.read();
-        let Some((_, record)) = table.find(hash, id) else { return false };
+        let Some((slot, record)) = table.find(hash, id) else { return Some(false) };
         let (lifetime, created) = (self.limits.max_lifetime, record.created_at());
         let expires = lifetime.end(expires, created);
         // The end of its lifetime is as far as an expiry can get.
         let enough = enough.map(|enough| enough.min(lifetime.last(created)));
+        let has_order = self.limits.has_capacity();
         let mut before = record.expires();
         // The lock is shared and the expiry atomic: another thread may move it between the look and the move.
         let after = loop {
             if self.clock.is_past(before.millis()) {
-                return false;
+                return Some(false);
             }
             if enough.is_some_and(|enough| before.millis() >= enough) {
                 break before;
+            }
+            if has_order && list.is_none() && expires.millis() < before.millis() {
+                return None;
             }
             match record.move_expires(before, expires) {
                 Ok(()) => break expires,
                 Err(moved) => before = moved,
             }
         };
-        if let Some(mut list) = list {
-            list.touch(record.created(), after.millis());
+        let is_earlier = after.millis() < before.millis();
+        if has_order {
+            table.slab().set_used(slot, self.uses.next());
+            if let Some(list) = list.as_deref_mut().filter(|_| is_earlier) {
+                list.expires_earlier(after.millis(), self.session_ref(hash, slot));
+            }
         }
-        shard.record_expiry(after.millis(), after.millis() < before.millis());
-        true
+        shard.record_expiry(after.millis(), is_earlier);
+        Some(true)
     }
 }

@@ -9,11 +9,12 @@ use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use super::byte_count::ByteCount;
-use super::eviction::{Entry, EvictionList};
+use super::eviction::EvictionList;
+use super::last_use::UseCounter;
 use super::limits::Limits;
-use super::record::{COUNT_BITS, NewRecord, Record, created_at, creation_number};
+use super::record::{NewRecord, Record, created_at, creation_number};
 use super::shard::{Shard, shard_of};
-use super::slab::Moved;
+use super::slab::{Layout, Moved};
 use super::slot::{MAX_SHARDS, SessionRef, Slot};
 use super::table::Table;
 use super::user_index::UserIndex;
@@ -22,13 +23,13 @@ use crate::error::Result;
 use crate::events::{Bus, ENDS, Event, Reason};
 use crate::session::{Content, Expiry, SessionId, UserKey};
 use crate::store::Sweep;
-use crate::sync::{Mutex, MutexGuard, lock};
+use crate::sync::{Mutex, MutexGuard, lock, try_lock};
 
-/// Enough that threads seldom meet. At a million sessions the index of a shard has some 10 000 words: it grows in well
-/// under a millisecond.
+/// With so many shards, two threads seldom need the same one. At a million sessions the index of a shard has some 10 000
+/// words, and grows in well under a millisecond.
 const SHARDS: usize = if cfg!(feature = "shuttle") { 2 } else { MAX_SHARDS };
 
-/// The sessions of most users are in so few shards.
+/// The sessions of most users are in at most so many shards.
 const FEW_SHARDS: usize = 4;
 
 /// A store in memory, for any number of threads.
@@ -40,13 +41,14 @@ pub struct MemoryStore {
     pub(super) shards: Box<[CachePadded<Shard>]>,
     pub(super) users: UserIndex,
     list: Option<Mutex<EvictionList>>,
+    pub(super) uses: UseCounter,
     pub(super) limits: Limits,
     hasher: RandomState,
     pub(super) clock: Arc<dyn Clock>,
     /// What the tables of sessions and the user index have allocated.
     bytes: ByteCount,
     creations: AtomicU64,
-    /// The time of the last creation that was given none.
+    /// The time of the last creation whose caller gave no time.
     last_created: AtomicI64,
     pub(super) expired: AtomicU64,
     pub(super) evicted: AtomicU64,
@@ -68,14 +70,18 @@ impl MemoryStore {
     /// `shards` is [`MAX_SHARDS`] at most.
     pub(super) fn with_shards(limits: Limits, clock: Arc<dyn Clock>, shards: usize) -> Self {
         let (hasher, bytes) = (RandomState::default(), ByteCount::default());
-        // Moving records costs time. Only where bytes are limited is it worth that.
-        let is_dense = limits.max_bytes.is_some();
-        let shard = |_| CachePadded::new(Shard::new(Table::new(is_dense, bytes.clone())));
-        let list = || Mutex::new(EvictionList::new(hasher.clone(), limits.has_capacity()));
+        let layout = match limits.has_capacity() {
+            false => Layout::Plain,
+            // Moving records costs time. Only where bytes are limited is it worth that.
+            true if limits.max_bytes.is_some() => Layout::Dense,
+            true => Layout::WithUses,
+        };
+        let shard = |_| CachePadded::new(Shard::new(Table::new(layout, bytes.clone())));
         Self {
             shards: (0..shards).map(shard).collect(),
             users: UserIndex::new(shards, hasher.clone(), bytes.clone()),
-            list: limits.can_evict().then(list),
+            list: limits.can_evict().then(|| Mutex::new(new_list(&limits, shards))),
+            uses: UseCounter::default(),
             limits,
             hasher,
             clock,
@@ -98,7 +104,7 @@ impl MemoryStore {
         &*self.clock
     }
 
-    /// Where it publishes what happens.
+    /// The bus on which the store publishes its events.
     pub fn events(&self) -> &Bus {
         &self.events
     }
@@ -119,7 +125,7 @@ impl MemoryStore {
         self.use_record(id, true, |expires, record| record.content().map(|content| read(expires, content)))
     }
 
-    /// As `get_with`, but it is no use of the session: that does not keep it from being the next to go.
+    /// As `get_with`, but without a use of the session: its turn in the LRU order stays the same.
     ///
     /// # Errors
     /// As for `get_with`.
@@ -131,7 +137,7 @@ impl MemoryStore {
         self.use_record(id, false, |expires, record| record.content().map(|content| read(expires, content)))
     }
 
-    /// Calls `read` with a live record and its expiry, under the lock of its shard. That may be a use of the session.
+    /// Calls `read` with a live record and its expiry, under the lock of its shard. Counts a use of the session if `is_use`.
     pub(super) fn use_record<T>(
         &self,
         id: &SessionId,
@@ -142,16 +148,20 @@ impl MemoryStore {
         let shard = self.shard(hash);
         let table = shard.read();
         // Both are read under the lock and once: another thread may move the expiry under a shared lock.
-        let found = table.find(hash, id).map(|(_, record)| (record.expires(), record));
-        let found = found.filter(|(expires, _)| !self.clock.is_past(expires.millis()));
+        let found = table.find(hash, id).map(|(slot, record)| (slot, record.expires(), record));
+        let found = found.filter(|(_, expires, _)| !self.clock.is_past(expires.millis()));
         shard.count_get(found.is_some());
-        let Some((expires, record)) = found else { return Ok(None) };
+        let Some((slot, expires, record)) = found else { return Ok(None) };
+        let mut scan_at = None;
+        if is_use && self.limits.has_capacity() {
+            let used = self.uses.next();
+            scan_at = self.uses.is_scan_due(used).then_some(used);
+            table.slab().set_used(slot, used);
+        }
         let given = read(expires, record);
-        // By its creation number: its slot may be another's when the list is locked.
-        let used = (is_use && self.limits.has_capacity()).then(|| record.created());
         drop(table);
-        if let (Some(created), Some(mut list)) = (used, self.lock_list()) {
-            list.used(created);
+        if let Some(at) = scan_at {
+            self.scan_early(at);
         }
         given.map(Some)
     }
@@ -168,40 +178,40 @@ impl MemoryStore {
         self.list.as_ref().map(lock)
     }
 
-    pub(super) fn new_list(&self) -> EvictionList {
-        EvictionList::new(self.hasher.clone(), self.limits.has_capacity())
+    /// `None` while another call holds it.
+    pub(super) fn try_lock_list(&self) -> Option<MutexGuard<'_, EvictionList>> {
+        self.list.as_ref().and_then(try_lock)
     }
 
-    /// The time of a creation now. A clock that is set back makes it no older than the one before.
+    pub(super) fn new_list(&self) -> EvictionList {
+        new_list(&self.limits, self.shards.len())
+    }
+
+    /// The time of a creation now. It is not before that of the last creation, even if the clock was set back.
     pub(super) fn created_now(&self, now: Millis) -> Millis {
         self.last_created.fetch_max(now, Ordering::Relaxed).max(now)
     }
 
-    /// Numbers a creation at a time, and ends the session by its lifetime.
-    pub(super) fn number(&self, new: &mut NewRecord, mut at: Millis, list: Option<&EvictionList>) {
-        let number = loop {
-            let creations = self.creations.fetch_add(1, Ordering::Relaxed);
-            let number = creation_number(at, creations);
-            // The list knows sessions by their numbers.
-            let is_first = creations >> COUNT_BITS == 0;
-            if is_first || list.is_none_or(|list| list.entry(number).is_none()) {
-                break number;
-            }
-            if creations & ((1 << COUNT_BITS) - 1) == 0 {
-                // Sessions of one millisecond may have all of its numbers.
-                at += 1;
-            }
-        };
-        self.keep_creation(new, number);
+    /// Gives a new record its creation number, and limits its expiry by `maxLifetime`.
+    pub(super) fn number(&self, new: &mut NewRecord, at: Millis) {
+        let creations = self.creations.fetch_add(1, Ordering::Relaxed);
+        self.keep_creation(new, creation_number(at, creations));
     }
 
-    /// Gives a new record the creation of the old one, and ends the session by its lifetime.
+    /// Makes a new record the most recently used one, in a store that has an order of eviction.
+    pub(super) fn use_now(&self, new: &mut NewRecord) {
+        if self.limits.has_capacity() {
+            new.last_use = self.uses.next().with_user(new.has_user);
+        }
+    }
+
+    /// Gives a new record the creation number of the old one, and limits its expiry by `maxLifetime`.
     pub(super) fn keep_creation(&self, new: &mut NewRecord, created: u64) {
         new.created = created;
         new.expires = self.limits.max_lifetime.end(new.expires, created_at(created));
     }
 
-    /// What the sessions take: the tables, the user index and the eviction list.
+    /// How many bytes the sessions take, in the tables, the user index and the eviction list.
     pub(super) fn bytes(&self, list: Option<&EvictionList>) -> usize {
         self.bytes.total() + list.map_or(0, EvictionList::bytes)
     }
@@ -215,28 +225,29 @@ impl MemoryStore {
         self.shard(hash).read().find(hash, id).is_some_and(|(_, record)| record.is_live(now))
     }
 
-    /// What `read` makes of a user's sessions, live or not, all as they are at one moment, in the order of their shards.
+    /// Calls `read` with each session of a user, live or not, as all of them are at one moment. Returns the results in the
+    /// order of the sessions' refs.
     ///
-    /// **Locking**: `read` runs under the shared locks of these sessions' shards. It must not lock anything.
+    /// **Locking**: `read` runs under the shared locks of the sessions' shards. It must not lock anything.
     pub(super) fn of_user<T>(
         &self,
         user: UserKey<'_>,
         mut read: impl FnMut(SessionRef, Record<'_>) -> Option<T>,
     ) -> Vec<T> {
-        // The index says which shards to lock, and is asked again under their locks: then its refs of these shards
-        // cannot change. A session that came in between may be of yet another shard: then all shards are locked.
+        // The first look says which shards to lock. Under their locks the refs of these shards cannot change, so a second
+        // look is exact. A session that was created in between may be in another shard. Then the loop locks all shards.
         let sessions = self.users.of_user(user);
         let mut wanted = sessions.into_iter().fold(ShardSet::default(), ShardSet::with);
         loop {
             let tables: SmallVec<[_; FEW_SHARDS]> =
                 wanted.iter().map(|shard| self.shards[shard].read()).collect();
             let mut sessions = self.users.of_user(user);
-            // Neighbours in memory one after the other: of many sessions that is several times as fast.
+            // In the order of memory: with many sessions that is several times as fast.
             sessions.sort_unstable();
             if sessions.iter().all(|session| wanted.rank(session.shard()).is_some()) {
                 let read = |session: SessionRef| {
                     let record = tables[wanted.rank(session.shard())?].slab().get(session.slot());
-                    // Another user's may have the same part of a hash.
+                    // Sessions of another user may have the same hash bits.
                     if record.user() == Some(user) { read(session, record) } else { None }
                 };
                 return sessions.into_iter().filter_map(read).collect();
@@ -250,7 +261,7 @@ impl MemoryStore {
     pub(super) fn inserted(&self, list: Option<&mut EvictionList>, record: &NewRecord, session: SessionRef) {
         self.users.insert(record.user(), session);
         if let Some(list) = list {
-            list.insert(Entry::of_new(record, session));
+            list.insert(record, session);
         }
     }
 
@@ -266,6 +277,7 @@ impl MemoryStore {
         let record = table.slab().get(old);
         let changed = record.user() != new.user();
         let user_before = changed.then(|| self.users.hash(record.user()));
+        let before = (table.slab().last_use(old), record.cost());
         let (slot, moved) = table.replace(hash, old, new);
         if changed || slot != old {
             let user = self.users.hash(new.user());
@@ -274,15 +286,15 @@ impl MemoryStore {
         }
         let mut list = list;
         if let Some(list) = list.as_deref_mut() {
-            list.remove(new.created);
-            list.insert(Entry::of_new(new, self.session_ref(hash, slot)));
+            list.remove(before.0, before.1);
+            list.insert(new, self.session_ref(hash, slot));
         }
-        // Only now: the moved record takes the slot, and perhaps the index entry, that the old one had.
+        // Last: the moved record takes the slot of the old one, and may take its entry in the user index.
         self.moved(table, list, hash, moved);
     }
 
-    /// Removes a record from all tables. Call it under the lock of its shard. Returns whether it had expired, and was
-    /// not ended by a request.
+    /// Removes a record from all tables. Call it under the lock of its shard. Returns whether it had expired. A session that
+    /// a request ended has not.
     pub(super) fn remove(
         &self,
         table: &mut Table,
@@ -299,9 +311,14 @@ impl MemoryStore {
         self.users.remove(record.user(), self.session_ref(hash, slot));
         let mut list = list;
         if let Some(list) = list.as_deref_mut() {
-            list.remove(record.created());
+            list.remove(table.slab().last_use(slot), record.cost());
         }
         let moved = table.remove(hash, slot);
+        if table.len() == 0
+            && let Some(list) = list.as_deref_mut()
+        {
+            list.emptied(shard_of(hash, self.shards.len()));
+        }
         self.moved(table, list, hash, moved);
         match reason {
             Reason::Deleted | Reason::Revoked => {}
@@ -313,7 +330,7 @@ impl MemoryStore {
 
     #[cold]
     fn publish_end(&self, record: Record<'_>, reason: Reason) {
-        // A record that is deleted may have been there without a session.
+        // A deleted record may belong to a session that had expired.
         let is_past = reason == Reason::Deleted && !record.is_live(self.clock.now());
         let reason = if is_past { Reason::Expired } else { reason };
         match record.session_id() {
@@ -334,7 +351,7 @@ impl MemoryStore {
         let user = self.users.hash(record.user());
         self.users.replace(user, from, user, to);
         if let Some(list) = list {
-            list.moved(record.created(), to);
+            list.moved(record.expires().millis(), table.slab().last_use(moved.to), to);
         }
         let hash = self.hash(record.id());
         table.moved(hash, moved);
@@ -344,15 +361,18 @@ impl MemoryStore {
         self.expired.fetch_add(sessions, Ordering::Relaxed);
     }
 
-    /// Removes a session of the eviction list, under its lock. Returns what `remove` does.
-    pub(super) fn remove_entry(&self, list: &mut EvictionList, entry: &Entry, reason: Reason) -> bool {
-        // An earlier removal may have moved it. A list without entries is that of a store in which nothing moves.
-        let session = list.entry(entry.created).map_or(entry.session, |entry| entry.session);
-        let mut table = self.shards[session.shard()].write();
-        let record = table.slab().try_get(session.slot()).filter(|record| record.created() == entry.created);
-        let Some(hash) = record.map(|record| self.hash(record.id())) else { return false };
-        self.remove(&mut table, Some(list), hash, session.slot(), reason)
+    /// Removes the session of a creation number, under the lock of the eviction list.
+    pub(super) fn remove_created(&self, list: &mut EvictionList, hash: u64, created: u64, reason: Reason) {
+        let mut table = self.shard(hash).write();
+        if let Some((slot, _)) = table.find_created(hash, created) {
+            self.remove(&mut table, Some(list), hash, slot, reason);
+        }
     }
+}
+
+/// An empty eviction list.
+fn new_list(limits: &Limits, shards: usize) -> EvictionList {
+    EvictionList::new(if limits.has_capacity() { shards } else { 0 })
 }
 
 /// The numbers of some shards.

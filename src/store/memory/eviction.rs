@@ -1,211 +1,181 @@
 //! The eviction list: which session goes first when the store is full.
 
-use std::collections::{BTreeSet, HashSet};
-
-use foldhash::quality::RandomState;
-use hashlink::LinkedHashMap;
-
-use super::record::{NewRecord, Record};
-use super::slot::SessionRef;
+use super::candidates::{Candidates, NO_KEY, Order, expiry_key, expiry_of_key};
+use super::last_use::LastUse;
+use super::record::{EVICTION_BYTES, LONG_PAST, NewRecord};
+use super::slab::Slab;
+use super::slot::{SessionRef, Slot};
 use crate::clock::Millis;
-use crate::session::Expiry;
 
-/// What an entry takes, as measured: two nodes, and a word in a hash table.
-pub(super) const ENTRY_BYTES: usize = 116;
+const ORDERS: [Order; 3] = [Order::Expiry, Order::Anonymous, Order::Users];
 
 /// The exact order of eviction: expired sessions, then sessions without a user, then those of users, the least recently
 /// used first.
 ///
-/// Only a store with limits has one. Its lock comes **before** the lock of any shard, and every call that changes the
-/// store holds it from beginning to end. So while it is held, its entries are true, and each has the ref of its session.
-/// A caller without the lock knows a session by its creation number, which no other entry has.
+/// Only a store with limits has one. Its lock comes **before** the lock of any shard. Every call that creates, updates
+/// or removes a session holds it from beginning to end. A use of a session and a later expiry only change the session's
+/// own words, without this lock.
 ///
-/// If `maxSessionsPerUser` is the only limit, the list has no entries and serves as a lock: the user index and the
-/// records say which of a user's sessions is the oldest.
+/// If `maxSessionsPerUser` is the only limit, the list is empty and serves as a lock: the user index and the records say
+/// which of a user's sessions is the oldest.
 pub(super) struct EvictionList {
-    has_entries: bool,
-    by_expiry: BTreeSet<(Millis, u64)>,
-    anonymous: LruQueue,
-    users: LruQueue,
-    /// The creation numbers of sessions that were ended, and whose records are still there.
-    ended: HashSet<u64, RandomState>,
+    orders: [ShardCandidates; ORDERS.len()],
+    /// The sessions without a user, and those of users.
+    totals: [Total; 2],
+    /// What the candidates have allocated.
+    bytes: usize,
+    /// The shard of the next early scan.
+    next_scanned: usize,
 }
 
-/// What the list has of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
-    /// The creation number.
-    pub(super) created: u64,
-    pub(super) session: SessionRef,
-    pub(super) expires: Millis,
-    /// What the session takes, its entry included.
+/// The candidates of each shard, and their bounds side by side: the lowest is found in a few cache lines.
+struct ShardCandidates {
+    candidates: Box<[Candidates]>,
+    bounds: Box<[u64]>,
+}
+
+/// Some sessions, and what they cost.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Total {
+    pub(super) sessions: usize,
     pub(super) cost: usize,
-    pub(super) is_anonymous: bool,
-}
-
-/// Entries by their creation numbers, the least recently used first.
-struct LruQueue {
-    entries: LinkedHashMap<u64, Entry, RandomState>,
-    /// For how many entries it has memory: it keeps that of removed ones.
-    allocated: usize,
-}
-
-/// A queue gives memory back if an eighth of it, and that of this many entries, is unused.
-const MIN_SPARE_ENTRIES: usize = 256;
-const SPARE_PART: usize = 8;
-
-/// `ended` shrinks when less than this part of its capacity is in use.
-const ENDED_SHRINK_BELOW: usize = 4;
-
-impl Entry {
-    pub(super) fn of(record: Record<'_>, session: SessionRef) -> Self {
-        let (expires, is_anonymous) = (record.expires(), record.user().is_none());
-        Self::new(record.created(), session, expires, record.cost(), is_anonymous)
-    }
-
-    pub(super) fn of_new(record: &NewRecord, session: SessionRef) -> Self {
-        Self::new(record.created, session, record.expires, record.cost(), !record.has_user)
-    }
-
-    fn new(created: u64, session: SessionRef, expires: Expiry, cost: usize, is_anonymous: bool) -> Self {
-        let (expires, cost) = (expires.millis(), cost + ENTRY_BYTES);
-        Self { created, session, expires, cost, is_anonymous }
-    }
 }
 
 impl EvictionList {
-    pub(super) fn new(hasher: RandomState, has_entries: bool) -> Self {
-        Self {
-            has_entries,
-            by_expiry: BTreeSet::new(),
-            anonymous: LruQueue::new(hasher.clone()),
-            users: LruQueue::new(hasher.clone()),
-            ended: HashSet::with_hasher(hasher),
-        }
+    /// A list for so many shards, or for none if it is only a lock.
+    pub(super) fn new(shards: usize) -> Self {
+        let of_order = |_| ShardCandidates {
+            candidates: (0..shards).map(|_| Candidates::new()).collect(),
+            bounds: vec![NO_KEY; shards].into(),
+        };
+        Self { orders: ORDERS.map(of_order), totals: [Total::default(); 2], bytes: 0, next_scanned: 0 }
+    }
+
+    /// Whether it is more than a lock.
+    fn has_order(&self) -> bool {
+        !self.orders[0].bounds.is_empty()
     }
 
     /// How many sessions there are, expired and ended ones included.
     pub(super) fn sessions(&self) -> usize {
-        self.by_expiry.len()
+        self.totals.iter().map(|total| total.sessions).sum()
     }
 
-    /// How many sessions are live.
-    pub(super) fn live(&self, now: Millis) -> usize {
-        self.sessions() - self.ended.len() - self.expired(now).count()
+    /// The sessions with a user or those without one, expired and ended ones included.
+    pub(super) fn total(&self, has_user: bool) -> Total {
+        self.totals[usize::from(has_user)]
     }
 
-    /// What the list itself takes.
+    /// What the list itself takes. It counts the entries of scans to come. Otherwise a store with `maxBytes` would end
+    /// sessions to make room for a scan.
     pub(super) fn bytes(&self) -> usize {
-        self.sessions() * ENTRY_BYTES
+        self.bytes.max(self.sessions() * EVICTION_BYTES)
     }
 
-    /// Adds a session as the most recently used.
-    pub(super) fn insert(&mut self, entry: Entry) {
-        if !self.has_entries {
+    /// Adds a session, or a new record of one.
+    pub(super) fn insert(&mut self, new: &NewRecord, session: SessionRef) {
+        if !self.has_order() {
             return;
         }
-        self.by_expiry.insert((entry.expires, entry.created));
-        let queue = if entry.is_anonymous { &mut self.anonymous } else { &mut self.users };
-        queue.insert(entry);
+        let total = &mut self.totals[usize::from(new.has_user)];
+        *total = Total { sessions: total.sessions + 1, cost: total.cost + new.cost() };
+        self.moved(new.expires.millis(), new.last_use, session);
     }
 
-    pub(super) fn remove(&mut self, created: u64) {
-        let Some(entry) = self.users.remove(created).or_else(|| self.anonymous.remove(created)) else {
+    /// Forgets a session that had this last use and this cost.
+    pub(super) fn remove(&mut self, last_use: LastUse, cost: usize) {
+        if !self.has_order() {
             return;
-        };
-        self.by_expiry.remove(&(entry.expires, created));
-        // A set with many empty places is slow to search for the next one.
-        if self.ended.remove(&created) && self.ended.len() < self.ended.capacity() / ENDED_SHRINK_BELOW {
-            self.ended.shrink_to_fit();
+        }
+        let total = &mut self.totals[usize::from(last_use.has_user())];
+        *total = Total { sessions: total.sessions - 1, cost: total.cost - cost };
+    }
+
+    /// Records where a session is now.
+    pub(super) fn moved(&mut self, expires: Millis, last_use: LastUse, session: SessionRef) {
+        if self.has_order() {
+            self.expires_earlier(expires, session);
+            self.used(last_use, session);
         }
     }
 
-    /// Makes a session the most recently used, if it is still there.
-    pub(super) fn used(&mut self, created: u64) {
-        if self.users.entries.to_back(&created).is_none() {
-            self.anonymous.entries.to_back(&created);
+    /// Records an expiry that may be earlier than before. Only for a store with an order.
+    pub(super) fn expires_earlier(&mut self, expires: Millis, session: SessionRef) {
+        self.change(Order::Expiry, session.shard(), |all| all.add(expiry_key(expires), session.slot()));
+    }
+
+    /// Records the last use of a session that may have no entry yet.
+    pub(super) fn used(&mut self, last_use: LastUse, session: SessionRef) {
+        let order = Order::of_users(last_use.has_user());
+        self.change(order, session.shard(), |all| all.add(last_use.to_bits(), session.slot()));
+    }
+
+    /// Records that some sessions of a shard were ended, and that their records are still there. They go before all others.
+    pub(super) fn ended(&mut self, shard: usize) {
+        if self.has_order() {
+            self.change(Order::Expiry, shard, |all| all.lower(expiry_key(LONG_PAST)));
         }
     }
 
-    /// Moves a session's expiry, which counts as a use.
-    pub(super) fn touch(&mut self, created: u64, expires: Millis) {
-        self.used(created);
-        if let Some(entry) = find_mut(&mut self.users, &mut self.anonymous, created) {
-            self.by_expiry.remove(&(entry.expires, created));
-            entry.expires = expires;
-            self.by_expiry.insert((expires, created));
+    /// The shard whose first session may go before those of all other shards, and a key that no session is below. `None` if
+    /// all keys are above `max`.
+    pub(super) fn first_shard(&self, order: Order, max: u64) -> Option<(usize, u64)> {
+        let bounds = &self.orders[order as usize].bounds;
+        let lowest = bounds.iter().copied().min().filter(|&lowest| lowest <= max && lowest != NO_KEY)?;
+        bounds.iter().position(|&bound| bound == lowest).map(|shard| (shard, lowest))
+    }
+
+    /// Takes the first session of a shard if its key is not above `max`. The caller removes or uses the session.
+    pub(super) fn take_first(&mut self, order: Order, shard: usize, slab: &Slab, max: u64) -> Option<Slot> {
+        self.change(order, shard, |all| {
+            // Without this, a sweep would scan shards in which nothing has expired.
+            if all.bound() > max {
+                return None;
+            }
+            let (_, slot) = all.first(order, slab).filter(|&(key, _)| key <= max)?;
+            all.pop();
+            Some(slot)
+        })
+    }
+
+    /// The shard whose turn it is to be scanned early.
+    pub(super) fn next_scanned(&mut self) -> usize {
+        let shard = self.next_scanned;
+        self.next_scanned = (shard + 1) % self.orders[0].bounds.len();
+        shard
+    }
+
+    /// Scans a shard before an eviction needs that. The lock of the shard may be shared.
+    pub(super) fn scan_early(&mut self, shard: usize, slab: &Slab) {
+        for order in [Order::Anonymous, Order::Users] {
+            if self.total(order == Order::Users).sessions > 0 {
+                self.change(order, shard, |all| all.scan(order, slab));
+            }
         }
     }
 
-    /// Sets where a session is now.
-    pub(super) fn moved(&mut self, created: u64, session: SessionRef) {
-        if let Some(entry) = find_mut(&mut self.users, &mut self.anonymous, created) {
-            entry.session = session;
+    /// No session of the shard expires before this.
+    pub(super) fn earliest(&self, shard: usize) -> Millis {
+        match self.orders[Order::Expiry as usize].bounds[shard] {
+            NO_KEY => Millis::MAX,
+            key => expiry_of_key(key),
         }
     }
 
-    /// Marks sessions that have ended, and whose records are to be removed. They go before all others. Their entries
-    /// stay as they are: looking up many would take long.
-    pub(super) fn end(&mut self, sessions: impl ExactSizeIterator<Item = u64>) {
-        if self.has_entries {
-            self.ended.extend(sessions);
+    /// Frees the candidates of an empty shard.
+    pub(super) fn emptied(&mut self, shard: usize) {
+        if self.has_order() {
+            ORDERS.iter().for_each(|&order| self.change(order, shard, |all| *all = Candidates::new()));
         }
     }
 
-    pub(super) fn entry(&self, created: u64) -> Option<&Entry> {
-        self.users.entries.get(&created).or_else(|| self.anonymous.entries.get(&created))
-    }
-
-    /// Sessions that have ended or expired: those first that ended by request, then the longest expired.
-    pub(super) fn past(&self, now: Millis) -> impl Iterator<Item = &Entry> {
-        self.ended.iter().filter_map(|created| self.entry(*created)).chain(self.expired(now))
-    }
-
-    fn expired(&self, now: Millis) -> impl Iterator<Item = &Entry> {
-        let past = self.by_expiry.iter().take_while(move |(expires, _)| *expires <= now);
-        past.filter(|(_, created)| !self.ended.contains(created))
-            .filter_map(|(_, created)| self.entry(*created))
-    }
-
-    fn is_live(&self, entry: &Entry, now: Millis) -> bool {
-        entry.expires > now && !self.ended.contains(&entry.created)
-    }
-
-    /// The live sessions without a user, the least recently used first.
-    pub(super) fn anonymous(&self, now: Millis) -> impl Iterator<Item = &Entry> {
-        self.anonymous.entries.values().filter(move |entry| self.is_live(entry, now))
-    }
-
-    /// The live sessions of users, the least recently used first.
-    pub(super) fn of_users(&self, now: Millis) -> impl Iterator<Item = &Entry> {
-        self.users.entries.values().filter(move |entry| self.is_live(entry, now))
-    }
-}
-
-fn find_mut<'a>(users: &'a mut LruQueue, anonymous: &'a mut LruQueue, created: u64) -> Option<&'a mut Entry> {
-    match users.entries.get_mut(&created) {
-        None => anonymous.entries.get_mut(&created),
-        entry => entry,
-    }
-}
-
-impl LruQueue {
-    fn new(hasher: RandomState) -> Self {
-        Self { entries: LinkedHashMap::with_hasher(hasher), allocated: 0 }
-    }
-
-    fn insert(&mut self, entry: Entry) {
-        self.entries.insert(entry.created, entry);
-        self.allocated = self.allocated.max(self.entries.len());
-    }
-
-    fn remove(&mut self, created: u64) -> Option<Entry> {
-        let entry = self.entries.remove(&created);
-        let spare = self.allocated - self.entries.len();
-        if spare > MIN_SPARE_ENTRIES && spare > self.allocated / SPARE_PART {
-            self.entries.shrink_to_fit();
-            self.allocated = self.entries.len();
-        }
-        entry
+    fn change<T>(&mut self, order: Order, shard: usize, change: impl FnOnce(&mut Candidates) -> T) -> T {
+        let ShardCandidates { candidates, bounds } = &mut self.orders[order as usize];
+        let of_shard = &mut candidates[shard];
+        let before = of_shard.bytes();
+        let changed = change(of_shard);
+        self.bytes = self.bytes + of_shard.bytes() - before;
+        bounds[shard] = of_shard.bound();
+        changed
     }
 }

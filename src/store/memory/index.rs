@@ -15,17 +15,17 @@ const MAX_LOAD: (usize, usize) = (5, 6);
 const SHRINK_BELOW: usize = 8;
 const SHRINK_BY: usize = 4;
 
-/// Values by a hash, one word each: the hash's highest bits, the tag, over the value.
+/// Values by a hash, one word each. The word has the tag, which is the hash's highest bits, and the value.
 ///
-/// Open addressing with linear probing: a search reads consecutive words, so that it misses the cache once where a table
-/// of pointers misses twice. The index does not read what a value stands for. The caller does: `find` may also give
-/// values of other hashes with the same tag, and the same hash may come more than once.
+/// Open addressing with linear probing: a search reads consecutive words and misses the cache once. A table of pointers
+/// misses twice. The index does not know the keys. So `find` may also return values of other hashes with the same tag, and
+/// the caller compares. A hash may have several values.
 ///
-/// A tag says where its word belongs, so that growing needs no key. It grows by a quarter or less, to save memory: the
-/// load is between two thirds and five sixths.
+/// A tag determines where its word belongs, so growing needs no key. The index grows by a quarter at most, to save memory:
+/// the load is between two thirds and five sixths.
 #[derive(Default)]
 pub(super) struct Index {
-    /// 0 is an empty word. There is always one, if there are any words.
+    /// 0 is an empty word. An index with words always has an empty one.
     words: Vec<u64>,
     len: usize,
 }
@@ -65,13 +65,13 @@ impl Index {
     /// The next values in the order of their tags, from a tag on: at least `count`, or all that are left. Returns them with
     /// their tags, and the tag at which the next page begins. `None` is the end.
     ///
-    /// A tag stays what it is when the index grows or shrinks. So a value that stays there is on one page exactly.
+    /// A tag does not change when the index grows or shrinks. So a value that stays in the index is on exactly one page.
     pub(super) fn page(&self, from: u64, count: usize) -> (Vec<(u64, u64)>, Option<u64>) {
         let is_wrapped = |at: usize, word: u64| self.home(tag(word)) > at;
         let (mut words, mut next) = (Vec::new(), None);
         for (at, &word) in self.words.iter().enumerate().skip(self.home(from)) {
             if word == 0 && words.len() >= count {
-                // No word whose home is before a gap is behind it.
+                // A word whose home is before a gap is before the gap too.
                 next = Some(((at as u64) << TAG_BITS).div_ceil(self.words.len() as u64));
                 break;
             }
@@ -119,7 +119,7 @@ impl Index {
         true
     }
 
-    /// Empties a word. Moves later words of the run back, so that no search meets a gap on its way.
+    /// Empties a word. Moves later words of the run back, so that no search stops at a gap too early.
     fn empty(&mut self, at: usize) {
         let (mut gap, mut at) = (at, self.after(at));
         while self.words[at] != 0 {
@@ -159,7 +159,7 @@ impl Index {
         }
     }
 
-    /// Where a tag belongs. The multiplication works for any size, a power of two or not.
+    /// Where a tag belongs, for any size of the index.
     fn home(&self, tag: u64) -> usize {
         ((u128::from(tag) * self.words.len() as u128) >> TAG_BITS) as usize
     }
@@ -174,7 +174,7 @@ impl Index {
     }
 }
 
-/// 4, 5, 6 or 7 times a power of two: the sizes that allocators have as well.
+/// The next of the sizes that are 4, 5, 6 or 7 times a power of two. Allocators have these sizes as well.
 fn next_size(size: usize) -> usize {
     if size < MIN_SIZE { MIN_SIZE } else { size + (1 << (size.ilog2() - 2)) }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use crate::lifetime::Lifetime;
 use crate::store::{DEFAULT_MAX_SESSION_BYTES, WhenUserIsFull};
 
-/// The limits of a store; `None` is no limit.
+/// The limits of a store. `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The largest session, in bytes of its JSON text.
@@ -45,7 +45,7 @@ impl Limits {
             && self.max_bytes.is_none_or(|max| bytes <= max.get())
     }
 
-    /// Whether storing a session may end another one.
+    /// Whether a new session may end another one.
     pub(super) fn can_evict(&self) -> bool {
         self.has_capacity() || self.max_sessions_per_user.is_some()
     }

@@ -1,8 +1,9 @@
-//! One session in memory: some words of a slab.
+//! The record of a session: some words of a slab.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::last_use::LastUse;
 use super::size_class::{first_chunk_words, slot_words};
 use crate::clock::Millis;
 use crate::codec;
@@ -10,16 +11,22 @@ use crate::error::Result;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::StoredSession;
 
-/// What a session takes beside its record: a word in the index of sessions and one in the user index, both at their
-/// average load of about 0.72, and its share of what describes its chunk.
+/// The bytes of a session beside its record: a word in the index and one in the user index, both at their average load of
+/// about 0.72, and its share of the list of chunks.
 const INDEX_BYTES: usize = 24;
 
-/// What the only session of a store takes beside its chunk, as measured: two indexes and the lists of chunks.
-const INDEX_BYTES_ALONE: usize = 320;
+/// What a session takes in the eviction list: scans make entries of 16 bytes for an eighth of the sessions, in three orders.
+pub(super) const EVICTION_BYTES: usize = 6;
+
+/// What a store with limits keeps before a record: its last use.
+pub(super) const HEAD_WORDS: usize = 1;
+
+/// The bytes of the only session of a store beside its chunk, as measured: two indexes, the lists of chunks and candidates.
+const INDEX_BYTES_ALONE: usize = 384;
 
 const WORD: usize = size_of::<u64>();
 
-/// The bits of an `Expiry`. The only word that is written under a shared lock.
+/// The bits of an `Expiry`. No other word of a record is written under a shared lock.
 const EXPIRES: usize = 0;
 /// The creation number of the record.
 const CREATED: usize = 1;
@@ -36,10 +43,13 @@ pub(super) const COUNT_BITS: u32 = 20;
 /// The expiry of a session that `end_by_user` ended and whose record is still held. No date of JavaScript is so early.
 const ENDED: Expiry = Expiry::from_bits(i64::MIN);
 
-/// A record longer than this is not kept as the spare buffer of its thread.
+/// The time of that expiry.
+pub(super) const LONG_PAST: Millis = i64::MIN >> 1;
+
+/// A buffer that is longer than this is not kept for the next record of its thread.
 const MAX_SPARE_BYTES: usize = 4096;
 
-/// A record in a slab that is borrowed, and so under a lock of its shard.
+/// A record in a slab. It borrows the slab, so the caller holds a lock of the shard.
 #[derive(Clone, Copy)]
 pub(super) struct Record<'a>(&'a [AtomicU64]);
 
@@ -49,6 +59,8 @@ pub(super) struct NewRecord {
     /// The creation number: see [`creation_number`]. An update keeps it.
     pub(super) created: u64,
     pub(super) has_user: bool,
+    /// Set where the record comes into the store.
+    pub(super) last_use: LastUse,
     /// The record's bytes, from `start` on.
     bytes: Vec<u8>,
     start: usize,
@@ -74,36 +86,48 @@ impl NewRecord {
         codec::write_len(session.id.as_bytes().len(), &mut bytes);
         bytes.extend_from_slice(session.id.as_bytes());
         codec::encode(&session.content, &mut bytes);
-        // Their length goes before them, and takes as many bytes as it needs.
+        // The length comes first, in as many bytes as it needs. Here it is written to the end and then moved.
         let end = bytes.len();
         codec::write_len(end - MAX_LEN_BYTES, &mut bytes);
         let start = MAX_LEN_BYTES - (bytes.len() - end);
         bytes.copy_within(end.., start);
         bytes.truncate(end);
-        Self { expires: session.expires, created, has_user: session.content.user.is_some(), bytes, start }
+        Self {
+            expires: session.expires,
+            created,
+            has_user: session.content.user.is_some(),
+            last_use: LastUse::NONE,
+            bytes,
+            start,
+        }
     }
 
     pub(super) fn is_live(&self, now: Millis) -> bool {
         !self.expires.is_past(now)
     }
 
+    /// The packed id.
+    pub(super) fn id(&self) -> &[u8] {
+        parts(&self.bytes[MAX_LEN_BYTES..]).0
+    }
+
     pub(super) fn user(&self) -> Option<UserKey<'_>> {
         codec::decode_user(parts(&self.bytes[MAX_LEN_BYTES..]).1).unwrap_or_default()
     }
 
-    /// Its bytes with their length.
+    /// The record's bytes, after their length.
     fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// About what the session takes, its words in the indexes included.
+    /// About what the session takes in a store with limits, its words in the indexes included.
     pub(super) fn cost(&self) -> usize {
         cost(self.bytes().len())
     }
 
     /// What it takes as the only session of its store.
     pub(super) fn cost_alone(&self) -> usize {
-        first_chunk_words(self.words()) * WORD + INDEX_BYTES_ALONE
+        first_chunk_words(HEAD_WORDS + self.words()) * WORD + INDEX_BYTES_ALONE
     }
 
     pub(super) fn words(&self) -> usize {
@@ -142,8 +166,8 @@ impl<'a> Record<'a> {
         Self(words)
     }
 
-    /// Reads a word near the end of a record of FluidAuth's, which is mostly in the next cache line. So both lines are
-    /// fetched at once, and not the second after the first was read.
+    /// Reads a word near the end of a record of FluidAuth's shape, which is mostly in the next cache line. So the processor
+    /// fetches both lines at once.
     pub(super) fn prefetch(self) {
         const NEAR_THE_END: usize = 5;
         std::hint::black_box(self.0.get(NEAR_THE_END).map(|word| word.load(Ordering::Relaxed)));
@@ -161,10 +185,10 @@ impl<'a> Record<'a> {
         Expiry::from_bits(self.head(EXPIRES) as i64)
     }
 
-    /// Moves an expiry that is still `before`.
+    /// Replaces the expiry if it is still `before`.
     ///
     /// # Errors
-    /// The expiry, if it is another one by now.
+    /// The current expiry, if it is another one.
     pub(super) fn move_expires(self, before: Expiry, to: Expiry) -> std::result::Result<(), Expiry> {
         let (before, to) = (before.to_bits() as u64, to.to_bits() as u64);
         let moved = self.0[EXPIRES].compare_exchange(before, to, Ordering::Relaxed, Ordering::Relaxed);
@@ -184,7 +208,7 @@ impl<'a> Record<'a> {
         false
     }
 
-    /// Whether `end` ended it.
+    /// Whether `end` ended the session.
     pub(super) fn is_ended(self) -> bool {
         self.expires() == ENDED
     }
@@ -217,14 +241,14 @@ impl<'a> Record<'a> {
         Ok(StoredSession::new(self.session_id()?, expires, parts(self.bytes()).1))
     }
 
-    /// Likewise, with the time of its creation.
+    /// As `to_stored`, with the time of the creation.
     pub(super) fn to_dated(self, expires: Expiry) -> Result<StoredSession> {
         self.to_stored(expires).map(|session| session.with_creation(Some(self.created_at())))
     }
 
-    /// About what the session takes, its words in the indexes included.
+    /// About what the session takes in a store with limits, its words in the indexes included.
     pub(super) fn cost(self) -> usize {
-        let (start, len) = self.place();
+        let (start, len) = self.range();
         cost(start + len)
     }
 
@@ -233,18 +257,18 @@ impl<'a> Record<'a> {
         self.0[word].load(Ordering::Relaxed)
     }
 
-    /// Where its bytes begin, behind their length, and that length.
+    /// The start of the record's bytes, after their length, and that length.
     #[inline]
-    fn place(self) -> (usize, usize) {
+    fn range(self) -> (usize, usize) {
         let first = self.head(BYTES).to_ne_bytes();
-        // The first word has the length, and nothing else is read of it: the words behind it may be those of others.
+        // The length is in the first word. The words after it may belong to other records.
         codec::read_len(&first).map_or((0, 0), |(len, rest)| (WORD - rest.len(), len))
     }
 
     #[inline]
     fn bytes(self) -> &'a [u8] {
         let words = &self.0[BYTES..];
-        let (start, len) = self.place();
+        let (start, len) = self.range();
         assert!(start + len <= size_of_val(words));
         // SAFETY:
         // - These words are initialized memory of one allocation, borrowed for 'a, and the bytes are within them.
@@ -265,5 +289,5 @@ fn words(bytes: usize) -> usize {
 }
 
 fn cost(bytes: usize) -> usize {
-    slot_words(words(bytes)) * WORD + INDEX_BYTES
+    slot_words(HEAD_WORDS + words(bytes)) * WORD + INDEX_BYTES + EVICTION_BYTES
 }

@@ -1,8 +1,9 @@
-//! Ending many sessions at once: all of a user, and all.
+//! The end of many sessions at once: all sessions of a user, and all sessions.
 
 use super::core::MemoryStore;
 use super::eviction::EvictionList;
 use super::record::Record;
+use super::shard::shard_of;
 use super::slot::SessionRef;
 use super::sweep::Pace;
 use super::table::Table;
@@ -12,8 +13,8 @@ use crate::events::Reason;
 use crate::session::{SessionId, UserKey};
 use crate::sync::unlock_fair;
 
-/// `end_by_user` itself removes so many records. That takes up to a millisecond, which an event loop can afford.
-/// The model checker goes the other way, which has more steps.
+/// `end_by_user` itself removes at most so many records. That takes up to a millisecond, which an event loop can afford.
+/// The model checker takes the other path, which has more steps.
 pub(super) const DIRECT: usize = if cfg!(feature = "shuttle") { 0 } else { 1000 };
 
 /// How many records `remove_ended` removes in a step.
@@ -29,10 +30,10 @@ pub struct Ended {
     records: Vec<EndedRecord>,
 }
 
-/// A record of an ended session, by its creation number: another session that has its slot by then has another number.
+/// The record of an ended session, by its creation number. A later session of the same id has another number.
 #[derive(Debug, Clone, Copy)]
 struct EndedRecord {
-    session: SessionRef,
+    hash: u64,
     created: u64,
 }
 
@@ -48,8 +49,8 @@ impl Ended {
     }
 }
 
-/// The memory of the sessions that [`MemoryStore::detach_all`] took out. Dropping it takes time: some 100 ms for a
-/// million sessions.
+/// The memory of the sessions that [`MemoryStore::detach_all`] removed. Dropping it takes some 100 ms for a million
+/// sessions.
 #[must_use = "dropping it takes time: do that on a thread that may wait"]
 pub struct Cleared {
     tables: Vec<Table>,
@@ -58,7 +59,7 @@ pub struct Cleared {
 }
 
 impl Cleared {
-    /// How many sessions that were, expired ones included.
+    /// How many sessions there were, expired ones included.
     pub fn count(&self) -> u64 {
         self.tables.iter().map(|table| table.len() as u64).sum()
     }
@@ -82,22 +83,20 @@ impl MemoryStore {
             if last_shard.replace(session.shard()) != Some(session.shard()) {
                 self.shards[session.shard()].record_expiry(record.expires().millis(), true);
             }
-            Some(EndedRecord { session, created: record.created() })
+            Some(EndedRecord { hash: self.hash(record.id()), created: record.created() })
         };
         let mut records = self.of_user(user, end);
         let count = records.len() as u64;
-        if let Some(list) = list.as_deref_mut() {
-            list.end(records.iter().map(|record| record.created));
-        }
         if records.len() <= DIRECT {
             self.remove_records(list.as_deref_mut(), &records);
             records.clear();
+        } else if let Some(list) = list.as_deref_mut() {
+            self.by_shard(&records).for_each(|(shard, _)| list.ended(shard));
         }
         Ended { count, records }
     }
 
-    /// Removes the records of ended sessions, in steps as a sweep does. Other sessions, and later ones of the same ids,
-    /// stay.
+    /// Removes the records of ended sessions, in steps as a sweep does. Later sessions of the same ids stay.
     pub fn remove_ended(&self, ended: Ended) {
         let mut pace = Pace::start();
         for step in ended.records.chunks(STEP) {
@@ -108,15 +107,11 @@ impl MemoryStore {
     }
 
     fn remove_records(&self, mut list: Option<&mut EvictionList>, records: &[EndedRecord]) {
-        for of_shard in records.chunk_by(|one, other| one.session.shard() == other.session.shard()) {
-            let mut table = self.shards[of_shard[0].session.shard()].write();
-            for &EndedRecord { session, created } in of_shard {
-                // A removal may have moved it, in a store whose list has an entry for each session.
-                let entry = list.as_deref().and_then(|list| list.entry(created));
-                let slot = entry.map_or(session, |entry| entry.session).slot();
-                let record = table.slab().try_get(slot);
-                let record = record.filter(|record| record.created() == created && record.is_ended());
-                if let Some(hash) = record.map(|record| self.hash(record.id())) {
+        for (shard, records) in self.by_shard(records) {
+            let mut table = self.shards[shard].write();
+            for &EndedRecord { hash, created } in records {
+                let found = table.find_created(hash, created).filter(|(_, record)| record.is_ended());
+                if let Some((slot, _)) = found {
                     self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Revoked);
                 }
             }
@@ -124,12 +119,19 @@ impl MemoryStore {
         }
     }
 
-    /// Takes all sessions out of the store at one moment, without freeing their memory. A later call sees an empty
-    /// store. It takes as long for many sessions as for few.
+    /// Records in the order of their shards, by shard.
+    fn by_shard<'a>(&self, records: &'a [EndedRecord]) -> impl Iterator<Item = (usize, &'a [EndedRecord])> {
+        let shard = |record: &EndedRecord| shard_of(record.hash, self.shards.len());
+        let parts = records.chunk_by(move |one, other| shard(one) == shard(other));
+        parts.map(move |part| (shard(&part[0]), part))
+    }
+
+    /// Removes all sessions from the store at one moment, without freeing their memory. A later call sees an empty store.
+    /// The time does not depend on the number of sessions.
     pub fn detach_all(&self) -> Cleared {
         let mut list = self.lock_list();
-        // All of them are held until the user index is empty too. So a session that is created at the same time is
-        // either in all tables or in none.
+        // These locks are held until the user index is empty too. So a session that is created at the same time is in all
+        // tables or in none.
         let mut tables: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
         let users = self.users.detach();
         let list = list.as_deref_mut().map(|list| std::mem::replace(list, self.new_list()));

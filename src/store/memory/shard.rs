@@ -11,8 +11,7 @@ pub(super) struct Shard {
     table: RwLock<Table>,
     /// No record expires before this. A sweep skips the shard until then.
     earliest: AtomicI64,
-    /// Grows when a record appears in any slot or gets an earlier expiry: a sweep in several steps may miss such a
-    /// record.
+    /// Grows when a slot gets a record, or a record an earlier expiry. A sweep in several steps may miss such a record.
     version: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -20,9 +19,9 @@ pub(super) struct Shard {
 
 /// The shard of a hash, by its lowest bits. An index uses the highest.
 ///
-/// The last shard gets twice as much as the first, and each a little more than the one before. So they do not all grow
-/// at once, and the next smaller shard soon takes the memory that one shard frees. With equal shards a million sessions
-/// took 5 bytes more each.
+/// The shards grow in size from the first to the last, which gets twice as many sessions. So they do not all grow their
+/// indexes at once, and a smaller shard soon uses the memory that a larger one frees. With equal shards a session took 5
+/// bytes more, of a million.
 pub(super) fn shard_of(hash: u64, shards: usize) -> usize {
     const PARTS: usize = 4096;
     const FULL: usize = 128;
@@ -71,8 +70,8 @@ impl Shard {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 
-    /// Records the expiry of a record that came in or got another one. Call it under the lock, shared or not.
-    /// A sweep that is under way may miss the record if it is new or expires earlier than before: `may_be_missed`.
+    /// Reports the expiry of a record that is new or has another expiry. Call it under the lock, shared or not. A running
+    /// sweep may miss a record that is new or expires earlier than before: `may_be_missed`.
     pub(super) fn record_expiry(&self, expires: Millis, may_be_missed: bool) {
         self.earliest.fetch_min(expires, Ordering::Relaxed);
         if may_be_missed {

@@ -26,11 +26,11 @@ pub struct MemoryOptions {
     pub max_bytes: Option<NonZeroUsize>,
     /// In milliseconds.
     pub max_lifetime: Option<u64>,
-    /// In milliseconds; 0 is off.
+    /// In milliseconds. 0 turns it off.
     pub sweep_interval: Option<u64>,
 }
 
-/// Threads for calls that look at many sessions.
+/// Threads for calls that read many sessions.
 const TASK_THREADS: usize = 2;
 
 /// A store whose expired sessions are swept for as long as it lives. Stores of one name are one.
@@ -43,7 +43,7 @@ pub struct SharedStore {
     _sweeper: Option<Sweeper>,
 }
 
-/// How long to wait while another thread starts the store of the name. That takes microseconds.
+/// How long to wait while another thread opens the store of the same name. That takes microseconds.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
 impl Deref for SharedStore {
@@ -105,7 +105,7 @@ impl SharedStore {
         }))
     }
 
-    /// Where calls that look at many sessions run.
+    /// The threads for calls that read many sessions.
     pub fn tasks(&self) -> &Executor {
         &self.tasks
     }

@@ -1,25 +1,25 @@
-//! Which sizes the slots of a slab have.
+//! The sizes of a slab's slots.
 
-/// The largest chunk of several slots: 4 KiB. So little is unused in small stores too.
+/// The largest chunk with several slots: 4 KiB. So a small store leaves little unused, too.
 pub(super) const CHUNK_WORDS: usize = 1 << OFFSET_BITS;
-/// As many bits as tell the words of a chunk apart.
+/// The bits of a word's number in its chunk.
 pub(super) const OFFSET_BITS: u32 = 9;
 
-/// As many as a chunk has bits for.
+/// A chunk has a bit for each slot.
 pub(super) const MAX_SLOTS: usize = 64;
 /// A record that would leave room for fewer in a chunk has a chunk of its own.
 const MIN_SLOTS: usize = 4;
 
-/// A chunk of several slots has at least 256 bytes, or what describes it would be large beside it.
+/// A chunk with several slots has at least 256 bytes. Otherwise its entry in the list of chunks would weigh too much.
 const MIN_CHUNK_WORDS: usize = 32;
 
-/// A new chunk is about this part of its size class. So about this part of the class is unused at most.
+/// A new chunk adds about this part to its size class. So at most about this part of the class is unused.
 const GROWTH: usize = 16;
 
-/// A chunk leaves at most this part of its size to no slot.
+/// At most this part of a chunk is in no slot.
 const UNUSED_PART: usize = 8;
 
-/// Classes of 64 slots to a chunk, by their words.
+/// The classes with 64 slots in a chunk, by their words.
 const SMALL: usize = CHUNK_WORDS / MAX_SLOTS;
 
 /// A size of slots: the largest of which a certain number fit into a chunk.
@@ -27,7 +27,7 @@ const SMALL: usize = CHUNK_WORDS / MAX_SLOTS;
 pub(super) struct SizeClass(u8);
 
 impl SizeClass {
-    /// Those of 64 slots to a chunk, by their words, and those of fewer, by their number.
+    /// The classes with 64 slots in a chunk, by their words, and those with fewer slots, by the number of slots.
     pub(super) const COUNT: usize = SMALL + MAX_SLOTS;
 
     /// The smallest class that a record fits into; `None` for a record with a chunk of its own.
@@ -47,10 +47,10 @@ impl SizeClass {
         self.shape().1
     }
 
-    /// How many slots the next chunk has in a class that holds so many records.
+    /// How many slots the next chunk of a class gets that has so many records.
     ///
-    /// The first is as small as possible, so that a lone session takes little. Other chunks of all classes have few
-    /// sizes, powers of two: what one class frees, the allocator gives to another.
+    /// The first chunk is as small as possible, so that a lone session takes little. All other chunks are about a power of two
+    /// in size, so that the allocator can give the memory of one class to another.
     pub(super) fn slots_of_next_chunk(self, records: usize) -> usize {
         let (max, words) = self.shape();
         let mut size = (records / GROWTH * words).next_power_of_two().max(MIN_CHUNK_WORDS);
@@ -69,12 +69,12 @@ impl SizeClass {
     }
 }
 
-/// How many words of a slab a record of so many takes.
+/// How many words a slab needs for a record of so many words.
 pub(super) fn slot_words(words: usize) -> usize {
     SizeClass::of(words).map_or_else(|| chunk_of_one(words), SizeClass::slot_words)
 }
 
-/// How many words of a slab such a record takes if it holds no other.
+/// As `slot_words`, for the only record of a slab.
 pub(super) fn first_chunk_words(words: usize) -> usize {
     SizeClass::of(words)
         .map_or_else(|| chunk_of_one(words), |class| class.slots_of_next_chunk(0) * class.slot_words())

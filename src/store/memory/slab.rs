@@ -1,8 +1,9 @@
-//! The memory of a shard's records.
+//! The memory for the records of a shard.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::record::{NewRecord, Record};
+use super::last_use::LastUse;
+use super::record::{HEAD_WORDS, NewRecord, Record};
 use super::size_class::{MAX_SLOTS, SizeClass, slot_words};
 use super::slot::{MAX_CHUNKS, Slot};
 
@@ -11,17 +12,15 @@ const NONE: u32 = u32::MAX;
 /// `give_back` shortens the list of chunks if more than this many numbers, and more than half of all, are vacant.
 const MANY_VACANT: usize = 64;
 
-/// Records in slots of few sizes, the slots in chunks.
+/// Chunks of slots. The slots of a chunk have one size, and a slot has one record.
 ///
-/// The next record of about its size takes a free slot. A chunk without a record goes back to the allocator, except one
-/// of each size, which `give_back` returns too.
+/// A new record takes a free slot of its size class. A chunk without records goes back to the allocator. One such chunk of
+/// each size class stays until `give_back`.
 ///
-/// A **dense** slab has no free slots but in the newest chunk of each size class: `remove` moves a record of that chunk
-/// to the slot that becomes free. So the slab takes little more than its records, whatever came and went. In any other
-/// slab a record never moves.
+/// The [`Layout`] says what a slot holds, and whether a record may move to another one.
 pub(super) struct Slab {
-    is_dense: bool,
-    /// The words of each chunk. They are apart from what only changes need to know, so that they stay in the cache.
+    layout: Layout,
+    /// The words of each chunk. `chunks` is apart from them, because only changes need it: so more of `words` is in the cache.
     words: Vec<Box<[AtomicU64]>>,
     chunks: Vec<Chunk>,
     classes: [Class; SizeClass::COUNT],
@@ -32,10 +31,22 @@ pub(super) struct Slab {
     chunk_words: usize,
 }
 
+/// What a slab does for the limits of its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// A slot has a record and nothing else. A record never moves.
+    Plain,
+    /// Each slot begins with the session's last use.
+    WithUses,
+    /// Likewise, and only the newest chunk of each size class has free slots: `remove` moves a record of that chunk to the
+    /// slot that becomes free. So the slab takes little more than its records, whatever came and went.
+    Dense,
+}
+
 /// The records of a size class.
 #[derive(Clone, Copy)]
 struct Class {
-    /// The head of a list: of the chunks with free slots, or of all chunks in a dense slab, the newest first.
+    /// The head of the list of chunks with free slots. In a dense slab the list has all chunks, the newest first.
     head: u32,
     records: u32,
 }
@@ -43,10 +54,10 @@ struct Class {
 struct Chunk {
     /// A bit for each free slot.
     free: u64,
-    /// A bit for each slot; none where there is no chunk of this number.
+    /// A bit for each slot. No bit is set if there is no chunk of this number.
     slots: u64,
     slot_words: u32,
-    /// `None` for a chunk of one record.
+    /// `None` for a chunk with a single slot for a large record.
     class: Option<SizeClass>,
     /// Its neighbours in the list of its class.
     before: u32,
@@ -61,9 +72,9 @@ pub(super) struct Moved {
 }
 
 impl Slab {
-    pub(super) fn new(is_dense: bool) -> Self {
+    pub(super) fn new(layout: Layout) -> Self {
         Self {
-            is_dense,
+            layout,
             words: Vec::new(),
             chunks: Vec::new(),
             classes: [Class { head: NONE, records: 0 }; SizeClass::COUNT],
@@ -73,8 +84,8 @@ impl Slab {
         }
     }
 
-    pub(super) fn is_dense(&self) -> bool {
-        self.is_dense
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
     }
 
     pub(super) fn len(&self) -> usize {
@@ -92,28 +103,48 @@ impl Slab {
     /// The record of a slot.
     #[inline]
     pub(super) fn get(&self, slot: Slot) -> Record<'_> {
-        Record::at(&self.words[slot.chunk()][slot.word()..])
+        Record::at(&self.words[slot.chunk()][slot.word() + self.layout.head_words()..])
     }
 
-    /// The record of a slot that may be free by now, or another record's.
-    pub(super) fn try_get(&self, slot: Slot) -> Option<Record<'_>> {
-        let chunk = self.chunks.get(slot.chunk())?;
+    /// The last use of a session. [`Layout::Plain`] has none.
+    pub(super) fn last_use(&self, slot: Slot) -> LastUse {
+        match self.layout {
+            Layout::Plain => LastUse::NONE,
+            _ => LastUse::from_bits(self.words[slot.chunk()][slot.word()].load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Records a use of a session, under the lock of its shard, shared or not. Returns the last use, with the session's
+    /// user.
+    #[inline]
+    pub(super) fn set_used(&self, slot: Slot, at: LastUse) -> LastUse {
+        let at = at.with_user(self.last_use(slot).has_user());
+        if self.layout != Layout::Plain {
+            // Another thread may have recorded a later use.
+            self.words[slot.chunk()][slot.word()].fetch_max(at.to_bits(), Ordering::Relaxed);
+        }
+        at
+    }
+
+    /// Whether a slot that was used once has a record.
+    pub(super) fn is_used(&self, slot: Slot) -> bool {
+        let Some(chunk) = self.chunks.get(slot.chunk()) else { return false };
         let (at, rest) = (slot.word() as u32 / chunk.slot_words, slot.word() as u32 % chunk.slot_words);
         let used = chunk.used().checked_shr(at).unwrap_or(0);
-        let is_used = rest == 0 && used & 1 == 1;
-        is_used.then(|| self.get(slot))
+        rest == 0 && used & 1 == 1
     }
 
     pub(super) fn insert(&mut self, record: &NewRecord) -> Slot {
-        let class = SizeClass::of(record.words());
+        let words = self.words_of(record);
+        let class = SizeClass::of(words);
         let open = class.map(|class| self.classes[class.index()].head);
         let open = open.filter(|&head| head != NONE && self.chunks[head as usize].free != 0);
-        let number = open.unwrap_or_else(|| self.add_chunk(class, record.words()));
+        let number = open.unwrap_or_else(|| self.add_chunk(class, words));
         let chunk = &mut self.chunks[number as usize];
         let at = chunk.free.trailing_zeros();
         chunk.free &= chunk.free - 1;
         let slot = Slot::new(number, (at * chunk.slot_words) as usize);
-        if chunk.free == 0 && !self.is_dense {
+        if chunk.free == 0 && !self.is_dense() {
             self.unlink(number);
         }
         if let Some(class) = class {
@@ -127,7 +158,7 @@ impl Slab {
     /// Writes a record over another, if it takes a slot of the same size.
     pub(super) fn replace(&mut self, slot: Slot, record: &NewRecord) -> bool {
         let chunk = &self.chunks[slot.chunk()];
-        let same = chunk.slot_words as usize == slot_words(record.words());
+        let same = chunk.slot_words as usize == slot_words(self.words_of(record));
         if same {
             self.write(slot, record);
         }
@@ -141,8 +172,8 @@ impl Slab {
             self.copy(from, slot);
         }
         self.free(last.unwrap_or(slot));
-        if self.is_dense && self.len == 0 {
-            // Its lists count too. Without this, evictions in a small store would not free what they must.
+        if self.is_dense() && self.len == 0 {
+            // The lists of chunks count too. Without this, evictions in a small store would free too few bytes.
             self.give_back();
         }
         last.map(|from| Moved { from, to: slot })
@@ -150,7 +181,7 @@ impl Slab {
 
     /// In a dense slab, the last used slot in the newest chunk of a slot's class.
     fn last_slot(&self, slot: Slot) -> Option<Slot> {
-        let class = self.chunks[slot.chunk()].class.filter(|_| self.is_dense)?;
+        let class = self.chunks[slot.chunk()].class.filter(|_| self.is_dense())?;
         let head = self.classes[class.index()].head;
         let chunk = &self.chunks[head as usize];
         let at = chunk.used().ilog2();
@@ -173,18 +204,19 @@ impl Slab {
         if let Some(class) = chunk.class {
             self.classes[class.index()].records -= 1;
         }
-        if was_full && !self.is_dense {
+        if was_full && !self.is_dense() {
             self.link(number);
         }
         let chunk = &self.chunks[slot.chunk()];
-        // Keeps the last with free slots of its size: one session that comes and goes must not cost a chunk each time.
-        let is_kept = !self.is_dense && chunk.class.is_some() && (chunk.before, chunk.after) == (NONE, NONE);
+        // The only chunk with free slots of its size stays: a session that comes and goes must not allocate one each time.
+        let is_kept =
+            !self.is_dense() && chunk.class.is_some() && (chunk.before, chunk.after) == (NONE, NONE);
         if chunk.is_empty() && !is_kept {
             self.drop_chunk(number);
         }
     }
 
-    /// How many numbers of chunks a walk has to look at.
+    /// How many chunk numbers there are, vacant ones included.
     pub(super) fn chunks(&self) -> usize {
         self.chunks.len()
     }
@@ -200,14 +232,18 @@ impl Slab {
         })
     }
 
-    pub(super) fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        (0..self.chunks()).flat_map(|chunk| self.slots(chunk)).map(|slot| self.get(slot))
+    pub(super) fn all_slots(&self) -> impl Iterator<Item = Slot> {
+        (0..self.chunks()).flat_map(|chunk| self.slots(chunk))
     }
 
-    /// Frees the chunks that hold no record, and the numbers of chunks where most have none.
+    pub(super) fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        self.all_slots().map(|slot| self.get(slot))
+    }
+
+    /// Frees the chunks without records, and shortens the lists of chunks if most numbers are vacant.
     pub(super) fn give_back(&mut self) {
         if self.len == 0 {
-            *self = Self::new(self.is_dense);
+            *self = Self::new(self.layout);
             return;
         }
         for class in 0..SizeClass::COUNT {
@@ -221,7 +257,7 @@ impl Slab {
             let keep = last.map_or(0, |last| last + 1);
             self.chunks.truncate(keep);
             self.words.truncate(keep);
-            // The lowest come next, so that the others can be given back.
+            // The lowest numbers are taken first, so that the lists can be shortened again.
             self.vacant = (0..keep as u32).rev().filter(|&at| self.chunks[at as usize].slots == 0).collect();
             self.chunks.shrink_to_fit();
             self.words.shrink_to_fit();
@@ -229,10 +265,24 @@ impl Slab {
     }
 
     fn write(&mut self, slot: Slot, record: &NewRecord) {
-        record.write(&mut self.words[slot.chunk()][slot.word()..]);
+        let head = self.layout.head_words();
+        let words = &mut self.words[slot.chunk()][slot.word()..];
+        if head > 0 {
+            *words[0].get_mut() = record.last_use.to_bits();
+        }
+        record.write(&mut words[head..]);
     }
 
-    /// Adds a chunk with free slots: of one slot if the record is too large for any class.
+    /// How many words of a slot a record needs.
+    fn words_of(&self, record: &NewRecord) -> usize {
+        record.words() + self.layout.head_words()
+    }
+
+    fn is_dense(&self) -> bool {
+        self.layout == Layout::Dense
+    }
+
+    /// Adds a chunk with free slots. A record that is too large for any class gets a chunk with one slot.
     fn add_chunk(&mut self, class: Option<SizeClass>, words: usize) -> u32 {
         let (slots, slot_words) = class.map_or((1, slot_words(words)), |class| {
             let records = self.classes[class.index()].records as usize;
@@ -290,6 +340,14 @@ impl Slab {
         if after != NONE {
             self.chunks[after as usize].before = before;
         }
+    }
+}
+
+impl Layout {
+    /// How many words a slot has before its record.
+    #[inline]
+    fn head_words(self) -> usize {
+        if self == Self::Plain { 0 } else { HEAD_WORDS }
     }
 }
 

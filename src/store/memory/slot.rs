@@ -1,15 +1,15 @@
-//! What names the place of a record in memory.
+//! The address of a record: its slot, and with its shard a session ref.
 
 use super::index::VALUE_BITS;
 use super::size_class::{CHUNK_WORDS, OFFSET_BITS};
 
-/// As many chunks as a `Slot` can tell apart. That is enough for 10^9 sessions with a chunk each, in 128 shards.
+/// The most chunks that a `Slot` can number. That is enough for 10^9 sessions with a chunk each, in 128 shards.
 pub(super) const MAX_CHUNKS: usize = (1 << (u32::BITS - OFFSET_BITS)) - 1;
 
 /// The slot of a record in a slab: the number of its chunk from 1 on, and the word in it.
 ///
-/// It is good only under a lock of its shard. Without one the record may go, and another record may get the slot.
-/// `Record::created` tells two records apart.
+/// It is valid only under a lock of its shard. Without the lock, the record may be removed and another record may get the
+/// slot. `Record::created` distinguishes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot(u32);
 
@@ -40,7 +40,7 @@ impl Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SessionRef(u64);
 
-/// As many shards as a `SessionRef` can tell apart.
+/// The most shards that a `SessionRef` can number.
 pub(super) const MAX_SHARDS: usize = 1 << (VALUE_BITS - u32::BITS);
 
 impl SessionRef {

@@ -1,10 +1,11 @@
-//! Removing expired sessions, in steps too short to be felt.
+//! Removal of expired sessions, in short steps.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::candidates::{Order, expiry_key};
 use super::core::MemoryStore;
-use super::eviction::{Entry, EvictionList};
+use super::eviction::EvictionList;
 use super::shard::Shard;
 use super::slot::Slot;
 use super::table::Table;
@@ -13,17 +14,17 @@ use crate::events::{Event, Reason, SWEEPS};
 use crate::store::Sweep;
 use crate::sync::{MutexGuard, RwLockWriteGuard, lock, unlock_fair, unlock_fair_mutex};
 
-/// How many records a step looks at under its lock.
+/// How many records a step reads under its lock.
 pub(super) const STEP: usize = 1000;
 
 /// How many records a step removes under the lock of the eviction list.
 const LIST_STEP: usize = 250;
 
-/// How long a sweep works before it rests for as long.
+/// How long a sweep works before it sleeps for the same time.
 const WORK: Duration = Duration::from_micros(200);
 
-/// Rests between steps. If a thread that waits for a lock is on the sweeper's processor, it runs only at the end of the
-/// sweeper's time slice, some milliseconds later, unless the sweeper sleeps.
+/// Sleeps between steps. Otherwise a thread that waits for a lock on the sweeper's processor would wait for the end of the
+/// sweeper's time slice, some milliseconds later.
 pub(super) struct Pace {
     rested: Instant,
 }
@@ -33,7 +34,7 @@ impl Pace {
         Self { rested: Instant::now() }
     }
 
-    /// Ends a step: the threads that wait for its locks come next.
+    /// Ends a step: threads that wait for its locks get them first.
     pub(super) fn end_step(
         &mut self,
         list: Option<MutexGuard<'_, EvictionList>>,
@@ -64,23 +65,27 @@ impl MemoryStore {
         removed
     }
 
-    /// Removes what the eviction list knows as expired.
+    /// Removes the expired sessions that the eviction list finds.
     fn sweep_by_list(&self, now: Millis, pace: &mut Pace) -> u64 {
         let mut removed = 0;
-        while let Some(mut list) = self.lock_list() {
-            let past: Vec<Entry> = list.past(now).take(LIST_STEP).copied().collect();
-            for entry in &past {
-                removed += u64::from(self.remove_entry(&mut list, entry, Reason::Expired));
+        for (number, shard) in self.shards.iter().enumerate() {
+            let mut is_done = false;
+            while !is_done && let Some(mut list) = self.lock_list() {
+                let mut table = shard.write();
+                let mut left = LIST_STEP;
+                while left > 0
+                    && let Some(slot) = list.take_first(Order::Expiry, number, table.slab(), expiry_key(now))
+                {
+                    removed += u64::from(self.remove_expired(&mut table, Some(&mut list), slot));
+                    left -= 1;
+                }
+                is_done = left > 0;
+                if is_done {
+                    table.give_back();
+                    shard.set_earliest(list.earliest(number));
+                }
+                pace.end_step(Some(list), Some(table));
             }
-            pace.end_step(Some(list), None);
-            if past.is_empty() {
-                break;
-            }
-        }
-        for shard in &self.shards {
-            let mut table = shard.write();
-            table.give_back();
-            pace.end_step(None, Some(table));
         }
         removed
     }
@@ -107,14 +112,14 @@ impl MemoryStore {
                         earliest = earliest.min(expires.millis());
                     }
                 }
-                // A number without a chunk costs a little too.
+                // A vacant chunk number costs a little too.
                 seen += 1;
                 chunk += 1;
             }
             next = (chunk < table.slab().chunks()).then_some(chunk);
             if next.is_none() {
                 table.give_back();
-                // Otherwise the steps may have missed a record: the next sweep looks again.
+                // Another version means that the steps may have missed a record. Then the next sweep looks again.
                 if shard.version() == version {
                     shard.set_earliest(earliest);
                 }

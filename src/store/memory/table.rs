@@ -3,7 +3,7 @@
 use super::byte_count::ByteCount;
 use super::index::Index;
 use super::record::{NewRecord, Record};
-use super::slab::{Moved, Slab};
+use super::slab::{Layout, Moved, Slab};
 use super::slot::Slot;
 use crate::session::SessionId;
 
@@ -14,25 +14,34 @@ pub(super) struct Table {
     /// How many sessions were created in it.
     pub(super) created: u64,
     bytes: ByteCount,
-    /// Its part of `bytes`.
+    /// The table's part of `bytes`.
     counted: usize,
 }
 
 impl Table {
-    /// See [`Slab`] for `is_dense`.
-    pub(super) fn new(is_dense: bool, bytes: ByteCount) -> Self {
-        Self { index: Index::default(), slab: Slab::new(is_dense), created: 0, bytes, counted: 0 }
+    pub(super) fn new(layout: Layout, bytes: ByteCount) -> Self {
+        Self { index: Index::default(), slab: Slab::new(layout), created: 0, bytes, counted: 0 }
     }
 
     #[inline]
     pub(super) fn find(&self, hash: u64, id: &SessionId) -> Option<(Slot, Record<'_>)> {
-        let mut found = self.index.find(hash).map(|bits| {
-            let slot = Slot::from_bits(bits as u32);
-            (slot, self.slab.get(slot))
-        });
-        found.find(|(_, record)| {
+        self.records(hash).find(|(_, record)| {
             record.prefetch();
             record.id() == id.as_bytes()
+        })
+    }
+
+    /// The record of a creation number.
+    pub(super) fn find_created(&self, hash: u64, created: u64) -> Option<(Slot, Record<'_>)> {
+        self.records(hash).find(|(_, record)| record.created() == created)
+    }
+
+    /// The records whose hashes have the tag of this one.
+    #[inline]
+    fn records(&self, hash: u64) -> impl Iterator<Item = (Slot, Record<'_>)> {
+        self.index.find(hash).map(|bits| {
+            let slot = Slot::from_bits(bits as u32);
+            (slot, self.slab.get(slot))
         })
     }
 
@@ -60,8 +69,8 @@ impl Table {
         slot
     }
 
-    /// Replaces a record by one of the same id. Returns its slot, and which other record has moved: the caller calls
-    /// `moved` for that.
+    /// Replaces a record by one of the same id. Returns the new slot, and which other record has moved. The caller calls
+    /// `moved` for that record.
     pub(super) fn replace(&mut self, hash: u64, old: Slot, record: &NewRecord) -> (Slot, Option<Moved>) {
         if self.slab.replace(old, record) {
             return (old, None);
@@ -73,7 +82,7 @@ impl Table {
         (new, moved)
     }
 
-    /// Removes a record. Returns which other record has moved: the caller calls `moved` for that.
+    /// Removes a record. Returns which other record has moved. The caller calls `moved` for that record.
     pub(super) fn remove(&mut self, hash: u64, slot: Slot) -> Option<Moved> {
         self.index.remove(hash, slot.to_bits().into());
         let moved = self.slab.remove(slot);
@@ -92,9 +101,9 @@ impl Table {
         self.count_bytes();
     }
 
-    /// Takes all records out at once. The caller drops them, which may take long.
+    /// Removes all records at once. The caller drops them, which may take long.
     pub(super) fn detach(&mut self) -> Self {
-        let empty = Self { created: self.created, ..Self::new(self.slab.is_dense(), self.bytes.clone()) };
+        let empty = Self { created: self.created, ..Self::new(self.slab.layout(), self.bytes.clone()) };
         self.bytes.update(&mut self.counted, 0);
         std::mem::replace(self, empty)
     }

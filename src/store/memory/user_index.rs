@@ -16,7 +16,7 @@ use crate::sync::{Mutex, lock};
 
 /// Session refs by the hash of the session's user, in shards.
 ///
-/// It holds no users. What it gives for one user may be another's with the same part of the hash, so the caller compares
+/// It holds no users. Its refs for a user may include those of another user with the same hash bits. So the caller compares
 /// the records, under the locks of their shards. An entry changes only under the lock of its session's shard. So while
 /// that is held, the refs of that shard are those of its records.
 ///
@@ -31,7 +31,7 @@ pub(super) struct UserIndex {
 #[derive(Default)]
 struct UserShard {
     few: Index,
-    /// By tag. Equal hashes lie side by side in an index, where finding one of 100 000 would take 100 000 steps.
+    /// By tag. In an index, equal hashes lie side by side, and a search among 100 000 of them would take 100 000 steps.
     many: HashMap<u64, RefSet, RandomState>,
     /// The bytes of the sets in `many`.
     set_bytes: usize,
@@ -39,25 +39,25 @@ struct UserShard {
     counted: usize,
 }
 
-/// Without an allocation for the few sessions that most users have.
+/// Needs no allocation for the few sessions that most users have.
 pub(super) type UserSessions = SmallVec<[SessionRef; FEW_OF_MOST]>;
 
 const FEW_OF_MOST: usize = 4;
 
 type RefSet = HashSet<SessionRef, RandomState>;
 
-/// A user with more sessions than this has a set. A search among so many words in a row reads two or three cache lines.
+/// A user with more sessions than this has a set. A search among so many words reads two or three cache lines.
 const FEW: usize = 16;
 
-/// A set that has less than this part of its capacity in use is made smaller.
+/// A set shrinks when it uses less than this part of its capacity.
 const SET_SHRINKS_BELOW: usize = 4;
 
-/// What was taken out of the index by `clear`, to be dropped.
+/// The entries that `clear` removed, to be dropped.
 pub(super) struct DetachedUsers {
     _shards: Vec<UserShard>,
 }
 
-/// An entry: where it is, by what, and for which session.
+/// An entry: its shard and tag, and the session.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct UserEntry {
     shard: usize,
@@ -85,15 +85,15 @@ impl UserIndex {
 
     /// Replaces the entry of a session that has another slot or another user now, given the hashes of both users.
     ///
-    /// A thread that looks at any moment finds one of the two, and then waits for the lock of the session's shard. Where
-    /// the entries have a lock each, the new one comes first. Two users may have the same hash bits: then both entries
-    /// can be one, which stays.
+    /// A thread finds one of the two entries at any moment, and then waits for the lock of the session's shard. If the entries
+    /// are in different shards, the new one is added first. If two users have the same hash bits, both entries may be
+    /// the same, which stays.
     pub(super) fn replace(&self, before: Option<u64>, old: SessionRef, after: Option<u64>, new: SessionRef) {
         if before.map(|hash| self.entry(hash, old)) == after.map(|hash| self.entry(hash, new)) {
             return;
         }
         if let Some(hash) = after.filter(|_| before == after) {
-            // In this order no memory is needed for both.
+            // In this order the index needs no memory for both.
             return self.change(hash, |shard| {
                 shard.remove(hash, old);
                 shard.insert(hash, new);
