@@ -30,7 +30,7 @@ impl SessionStore for MemoryStore {
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
-        self.use_record(id, true, |expires, record| record.to_stored(expires))
+        self.use_record(id, |expires, record| record.to_stored(expires))
     }
 
     fn update(&self, session: &Session<'_>) -> Result<bool> {

@@ -122,26 +122,13 @@ impl MemoryStore {
         id: &SessionId,
         read: impl FnOnce(Expiry, Content<'_>) -> T,
     ) -> Result<Option<T>> {
-        self.use_record(id, true, |expires, record| record.content().map(|content| read(expires, content)))
+        self.use_record(id, |expires, record| record.content().map(|content| read(expires, content)))
     }
 
-    /// As `get_with`, but without a use of the session: its turn in the LRU order stays the same.
-    ///
-    /// # Errors
-    /// As for `get_with`.
-    pub fn peek_with<T>(
-        &self,
-        id: &SessionId,
-        read: impl FnOnce(Expiry, Content<'_>) -> T,
-    ) -> Result<Option<T>> {
-        self.use_record(id, false, |expires, record| record.content().map(|content| read(expires, content)))
-    }
-
-    /// Calls `read` with a live record and its expiry, under the lock of its shard. Counts a use of the session if `is_use`.
+    /// Calls `read` with a live record and its expiry, under the lock of its shard. Counts a use of the session.
     pub(super) fn use_record<T>(
         &self,
         id: &SessionId,
-        is_use: bool,
         read: impl FnOnce(Expiry, Record<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
         let hash = self.hash(id.as_bytes());
@@ -153,7 +140,7 @@ impl MemoryStore {
         shard.count_get(found.is_some());
         let Some((slot, expires, record)) = found else { return Ok(None) };
         let mut scan_at = None;
-        if is_use && self.limits.has_capacity() {
+        if self.limits.has_capacity() {
             let used = self.uses.next();
             scan_at = self.uses.is_scan_due(used).then_some(used);
             table.slab().set_used(slot, used);

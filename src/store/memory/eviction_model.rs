@@ -22,7 +22,6 @@ enum Op {
     Create { id: usize, user: Option<usize>, lives_for: Millis, len: usize },
     Update { id: usize, user: Option<usize>, lives_for: Millis, len: usize },
     Get { id: usize },
-    Peek { id: usize },
     Touch { id: usize, lives_for: Millis },
     Prolong { id: usize, lives_for: Millis, enough: Millis },
     Delete { id: usize },
@@ -42,7 +41,6 @@ fn op() -> impl Strategy<Value = Op> {
         40 => content.clone().prop_map(|(id, user, lives_for, len)| Op::Create { id, user, lives_for, len }),
         10 => content.prop_map(|(id, user, lives_for, len)| Op::Update { id, user, lives_for, len }),
         30 => id.clone().prop_map(|id| Op::Get { id }),
-        5 => id.clone().prop_map(|id| Op::Peek { id }),
         10 => (id.clone(), lives_for.clone()).prop_map(|(id, lives_for)| Op::Touch { id, lives_for }),
         5 => (id.clone(), lives_for.clone(), lives_for)
             .prop_map(|(id, lives_for, enough)| Op::Prolong { id, lives_for, enough }),
@@ -147,10 +145,6 @@ fn apply(bench: &Bench<MemoryStore>, model: &mut Model, op: &Op) {
         Op::Get { id: number } => {
             let found = bench.store.get(&id(&text_id(number))).unwrap();
             assert_eq!(found.is_some(), model.used(number).is_some());
-        }
-        Op::Peek { id: number } => {
-            let found = bench.store.peek_with(&id(&text_id(number)), |_, _| ()).unwrap();
-            assert_eq!(found.is_some(), model.position(number).is_some());
         }
         Op::Touch { id: number, lives_for } => {
             let expires = Expiry::moved_to(now + lives_for).unwrap();

@@ -65,10 +65,6 @@ pub use tracking::{begin_tracking, read_tracking};
 /// The ticket of a `get` without a caller, whose reply is a proof.
 pub const PROBE: u32 = u32::MAX;
 
-/// One of this many hits counts as a use of its session in the LRU order. Counting every hit would make a hit take
-/// half as long again.
-const USED_EVERY: u64 = 8;
-
 /// How long a session may stay in the cache without being read again.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
@@ -174,12 +170,7 @@ impl NearCache {
 
     /// Calls `read` with the session, if it is cached and live.
     pub fn copy(&self, key: &SessionId, read: impl FnOnce(Expiry, Content<'_>)) -> bool {
-        let found = if self.hits.is_multiple_of(USED_EVERY) {
-            self.sessions.get_with(key, read)
-        } else {
-            self.sessions.peek_with(key, read)
-        };
-        matches!(found, Ok(Some(())))
+        matches!(self.sessions.get_with(key, read), Ok(Some(())))
     }
 
     pub fn hit(&mut self) {
