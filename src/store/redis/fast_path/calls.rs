@@ -153,10 +153,14 @@ impl FastPath {
             *stamp = Some(self.store.times.stamp());
         }
         let is_deferred = call.op.session().is_some_and(|id| self.fallback.has(id));
+        // The server may refuse a conditional `SET`, and the worker then makes that change. This one must come after it.
+        let must_wait = call.op.changes().is_some_and(|id| pending.has_conditional(id));
         if let Some(open) = open.as_mut().filter(|open| !is_deferred && !open.draining)
             && pending.calls.len() < MAX_CALLS
             && let Ok((request, value)) =
                 request_for(&self.store, &open.cipher, &call.op, |id| self.known.get(id))
+            // It is refused as well, because it expects the value of the one before.
+            && (value.is_some() || !must_wait)
         {
             if pending.len() == 0 {
                 open.socket.expect_from(Instant::now());
@@ -164,7 +168,7 @@ impl FastPath {
             let start = open.socket.push(&request.bytes);
             *unflushed += 1;
             match (call.op.changes(), &value) {
-                (Some(id), Some(value)) => self.known.sent(id, value),
+                (Some(id), Some(value)) => self.known.put(id, value),
                 (Some(id), None) => self.known.forget(id),
                 (None, _) => {}
             }

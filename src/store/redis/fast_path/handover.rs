@@ -48,8 +48,6 @@ impl FastPath {
     pub(super) fn fail(&mut self, at: usize) {
         let Primary { open, pending, .. } = &mut self.primaries[at];
         let Some(open) = open.take() else { return };
-        // The outcomes of its changes are unknown.
-        self.known.clear();
         // Before anything is sent on another connection.
         abort(open.socket.socket());
         let (calls, progress) = (pending.take_all(), pending.progress);
@@ -75,6 +73,8 @@ impl FastPath {
     }
 
     pub(super) fn end(&mut self, node: NodeId, open: OpenConnection) {
+        // The outcomes of its changes are unknown.
+        self.known.clear();
         self.cache.iter_mut().for_each(NearCache::drop_all);
         let socket = open.socket.into_socket();
         abort(&socket);

@@ -1,10 +1,12 @@
 //! One primary of a fast path: its connection, and its pending calls.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
 
 use super::super::cache::{NearCache, Proof};
 use super::super::connection::{Filled, ReplyWindow, Socket};
@@ -118,21 +120,46 @@ pub struct Pending {
     pub progress: Progress,
     /// How many of the calls are changes.
     changes: usize,
+    /// How many of the calls on a session are conditional `SET`s.
+    conditional: HashMap<SessionId, u32, RandomState>,
 }
 
 impl Pending {
     /// Adds a call that is sent.
     pub fn push(&mut self, call: PendingCall) {
         self.progress.sent += 1;
-        self.changes += usize::from(call.call.op.changes().is_some());
+        self.count(&call);
         self.calls.push_back(call);
+    }
+
+    fn count(&mut self, call: &PendingCall) {
+        let Some(id) = call.call.op.changes() else { return };
+        self.changes += 1;
+        if call.is_conditional {
+            *self.conditional.entry(id.clone()).or_default() += 1;
+        }
     }
 
     /// Takes the oldest call.
     pub fn pop(&mut self) -> Option<PendingCall> {
         let call = self.calls.pop_front()?;
-        self.changes -= usize::from(call.call.op.changes().is_some());
+        if let Some(id) = call.call.op.changes() {
+            self.changes -= 1;
+            if call.is_conditional
+                && let Some(count) = self.conditional.get_mut(id)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.conditional.remove(id);
+                }
+            }
+        }
         Some(call)
+    }
+
+    /// Whether a conditional `SET` of a session has no reply yet. The server may refuse it.
+    pub fn has_conditional(&self, id: &SessionId) -> bool {
+        self.conditional.contains_key(id)
     }
 
     /// Takes the oldest call if it is late. Its reply is still expected.
@@ -151,7 +178,7 @@ impl Pending {
 
     /// Puts the oldest call back.
     pub fn put_back(&mut self, call: PendingCall) {
-        self.changes += usize::from(call.call.op.changes().is_some());
+        self.count(&call);
         self.calls.push_front(call);
     }
 
@@ -159,6 +186,7 @@ impl Pending {
     pub fn take_all(&mut self) -> VecDeque<PendingCall> {
         self.late.clear();
         self.changes = 0;
+        self.conditional.clear();
         mem::take(&mut self.calls)
     }
 

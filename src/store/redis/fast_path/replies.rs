@@ -157,10 +157,14 @@ impl FastPath {
         let (ticket, deadline) = (*ticket, *deadline);
         let step = interpret(op.kind(), replies);
         if let Some(id) = op.changes().filter(|_| call.is_conditional) {
-            if let CallReply::Refused(reason) = step {
-                self.store.conditional_sets.record_refusal(reason);
+            if let CallReply::Refused(reason) = step
+                && self.store.conditional_sets.record_refusal(reason)
+            {
+                self.known.clear();
             }
-            if step == CallReply::Number(1) { self.known.done(id) } else { self.known.forget(id) }
+            if step != CallReply::Number(1) {
+                self.known.forget(id);
+            }
         }
         if let CallReply::Refused(reason) | CallReply::PartlyRefused(reason) = step {
             if matches!(op, Op::Create(..)) {
@@ -196,8 +200,10 @@ impl FastPath {
         match (op, step) {
             (_, CallReply::Number(number)) => results.number(ticket, number),
             (Op::Get(id), CallReply::Found(value)) => {
-                if self.store.conditional_sets.is_supported() {
-                    self.known.read(id, value);
+                // A change that was sent after this read has made a newer value.
+                let is_useful = self.store.conditional_sets.is_supported() && !self.store.waits_for_replicas;
+                if is_useful && !pending.has_conditional(id) {
+                    self.known.put(id, value);
                 }
                 let (current, counters) = (&mut self.current, &self.store.counters);
                 let opened = cipher.read_live(id, value, &self.store.times, |expires, content| {

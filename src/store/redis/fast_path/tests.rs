@@ -247,7 +247,8 @@ fn replies_may_be_split_at_every_byte() {
     for cut in 1..answers.len() {
         let found = scene.harness.get(&id("a"));
         let numbers = [
-            scene.harness.update(&session("a", &ann)),
+            // Of another session, as the delete would wait for a conditional `SET`.
+            scene.harness.update(&session("c", &ann)),
             scene.harness.touch(&id("b"), in_an_hour()),
             scene.harness.create(&session("b", &ann)),
             scene.harness.delete(&id("a")),

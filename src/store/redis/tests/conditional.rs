@@ -45,11 +45,12 @@ fn it_stores_what_the_script_would() {
         let mut times = Times::new(Arc::new(MockClock::new(NOW)), None);
         let lifetime = random.pick(&[None, Some(120), Some(20)]);
         times.lifetime = Lifetime::new(lifetime.map(|minutes| minutes * MINUTE as u64));
-        let created = NOW - random.below(100) as i64 * MINUTE;
+        // So that some expiries are at the end of an hour of an index, or of a lifetime, and others next to it.
+        let created = NOW - random.below(100) as i64 * MINUTE + random.below(3) as i64;
         // Not now: the simulated server deletes a session that expires now only later.
         let minutes = |random: &mut Random| NOW + (random.below(110) as i64 - 10) * MINUTE + 1;
         let (old, new, enough) = (minutes(&mut random), minutes(&mut random), minutes(&mut random));
-        let [user, other] = [(); 2].map(|()| *random.pick(&[None, Some("ann"), Some("ben")]));
+        let [user, other] = [(); 2].map(|()| *random.pick(&[None, Some("ann"), Some("anna")]));
         let [user, other] = [user, other].map(|name| name.map(UserKeyBuf::from_text));
         let id = SessionId::new("a").unwrap();
         let (cipher, names) = (Cipher::Plain, crate::store::redis::session::Names::new(""));

@@ -91,6 +91,30 @@ fn a_session_that_another_process_has_deleted_stays_deleted() {
     assert_eq!(stored(&fake), None);
 }
 
+/// The worker makes the touch, so calls behind it must not reach the server before it.
+#[test]
+fn later_calls_wait_for_a_change_that_may_be_refused() {
+    let change = |fake: &Fake| {
+        let theirs = stored(fake).unwrap().replace("ann", "ben");
+        fake.data.lock().unwrap().put(b"sess#a", Some(theirs.into()));
+    };
+    let (fake, mut harness, _) = open(|_| {});
+    change(&fake);
+    let touched = harness.touch(&id("a"), in_an_hour());
+    let deleted = harness.delete(&id("a"));
+    assert_eq!([touched, deleted].map(|ticket| harness.number(ticket)), [Ok(1), Ok(1)]);
+    assert_eq!(fake.log()[..2], ["touch sess#a", "GETDEL sess#a"]);
+
+    // A new session of the id is stored once, and never removed again.
+    let (fake, mut harness, _) = open(|_| {});
+    fake.data.lock().unwrap().put(b"sess#a", None);
+    let tickets = [harness.touch(&id("a"), in_an_hour()), harness.create(&session("a", &ann()))];
+    assert_eq!(tickets.map(|ticket| harness.number(ticket)), [Ok(0), Ok(1)]);
+    let data = fake.data.lock().unwrap();
+    let is_there: Vec<_> = data.history[&b"sess#a"[..]].iter().map(Option::is_some).collect();
+    assert_eq!(is_there, [false, true, false, true]);
+}
+
 #[test]
 fn a_server_without_conditional_sets_is_asked_once() {
     let (fake, mut harness, log) = open(|fake| fake.data.lock().unwrap().is_old = true);
