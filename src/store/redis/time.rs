@@ -1,8 +1,8 @@
 //! The time by the store's clock, and by the servers' clock.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -54,6 +54,16 @@ const UNKNOWN: Millis = Millis::MIN;
 /// one.
 const MAX_FIRST_MICROS: u64 = 500;
 
+/// [`Times::micros`] of a new store: random in each process, and another one for each of its stores.
+fn first_micros() -> u64 {
+    static RANDOM: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0) % MAX_FIRST_MICROS);
+    static STORES: AtomicU64 = AtomicU64::new(0);
+    // Far apart, because each further session of a millisecond takes the next microsecond.
+    const DISTANCE: u64 = 101;
+    let store = STORES.fetch_add(1, Ordering::Relaxed) % MAX_FIRST_MICROS;
+    (*RANDOM + store * DISTANCE) % MAX_FIRST_MICROS
+}
+
 /// A smaller difference between two clocks is ignored.
 const IN_STEP: Millis = 1000;
 
@@ -63,7 +73,7 @@ impl Times {
         Self {
             clock,
             kept_for,
-            micros: RandomState::new().hash_one(0) % MAX_FIRST_MICROS,
+            micros: first_micros(),
             lifetime: Lifetime::UNLIMITED,
             last_stamp: Arc::default(),
             server_offset: Arc::new(server_offset.into()),
@@ -222,6 +232,16 @@ mod tests {
             let (first, second) = (times.stamp(), times.stamp());
             let micros = times.micros;
             assert_eq!((first, second), (940_000_000 + micros, 940_000_001 + micros));
+        });
+    }
+
+    /// Two stores that create a session of the same id in one millisecond must be able to tell them apart.
+    #[test]
+    fn the_stores_of_a_process_have_different_stamps() {
+        run(async || {
+            let open = || Times::new(Arc::new(MockClock::new(1_000_000)), None).micros;
+            let (first, second) = (open(), open());
+            assert!(first != second && first.max(second) < MAX_FIRST_MICROS, "{first} {second}");
         });
     }
 
