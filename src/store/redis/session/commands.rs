@@ -261,8 +261,7 @@ pub fn touch_request(
     times: &Times,
 ) -> Request {
     let (now, until) = (number(times.now()), number(times.server_time(expires)));
-    let mut field = Vec::with_capacity(record::EXPIRES_LEN);
-    record::write_expires(expires, &mut field);
+    let field = expires_field(expires);
     let enough = enough.map(number).unwrap_or_default();
     let lifetime = times.lifetime_of_stamp().map(number);
     let all: [&[u8]; 4] = [&now, &field, &until, &enough];
@@ -299,6 +298,13 @@ impl StaleEntry {
     pub fn entry(&self) -> Entry<'_> {
         Entry { index: &self.index, member: &self.member, version: self.version }
     }
+}
+
+/// An expiry as a record contains it.
+pub fn expires_field(expires: Expiry) -> Vec<u8> {
+    let mut field = Vec::with_capacity(record::EXPIRES_LEN);
+    record::write_expires(expires, &mut field);
+    field
 }
 
 pub fn created_field(created: Stamp) -> Vec<u8> {

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::super::resp::{Request, number};
 use super::super::time::{Stamp, Times};
-use super::commands::{Change, created_field};
+use super::commands::{Change, created_field, expires_field};
 use super::names::UserField;
 use super::record::{self, EXPIRES_AT, EXPIRES_LEN, USER_AT};
 use crate::clock::Millis;
@@ -63,10 +63,4 @@ fn moved(known: &[u8], expires: Expiry, times: &Times) -> Option<(Expiry, Stamp)
         || expires.millis() <= old.millis()
         || times.index_end(created, expires) == times.index_end(created, old);
     (is_live && !is_limited && keeps_index).then_some((old, created))
-}
-
-fn expires_field(expires: Expiry) -> Vec<u8> {
-    let mut field = Vec::with_capacity(EXPIRES_LEN);
-    record::write_expires(expires, &mut field);
-    field
 }
