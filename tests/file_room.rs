@@ -428,6 +428,22 @@ fn perform(max_bytes: u64, ops: &[Op]) {
     fixture.check(&format!("after {ops:?}"));
 }
 
+/// The free pages are from many transactions. LMDB reads them list by list, so it splits some ranges of adjacent pages.
+#[test]
+fn large_sessions_on_scattered_free_pages_stay_within_max_bytes() {
+    for content in [9_000, 14_139, 23_113] {
+        perform(
+            SIZES[1],
+            &[
+                Op::Delete { share: 6 },
+                Op::Create { content: 14_139, count: 60 },
+                Op::Clean { after: 108 },
+                Op::Create { content, count: 143 },
+            ],
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 

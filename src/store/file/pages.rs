@@ -10,6 +10,7 @@ pub use fault::Fault;
 pub use free::{Free, free};
 pub use walker::Walk;
 
+mod allocation;
 mod bits;
 mod fault;
 mod free;

@@ -154,7 +154,7 @@ impl Quota {
             if need.pages.runs.is_empty() { pages + next } else { RUN_SEARCH_FACTOR * (pages + next) };
         let free = free(enough);
         let lacking = free.lacking(need.pages.singles, &need.pages.runs);
-        let later = free.pages.len() as u64 + free.pending + may_grow;
+        let later = free.listed() + free.pending + may_grow;
         // The next transaction but one can use the pages that this transaction frees.
         if lacking <= may_grow && (need.adds || need.is_smallest || pages + next <= later) {
             state.predicted = Some(limit.max(usage.file + lacking * self.page_size));

@@ -6,7 +6,6 @@ use super::layout::{
     BIG, BRANCH, LEAF, META_PAGES, Meta, NO_PAGE, Node, PAGE_FLAGS, PAGE_HEAD, PAGE_LOWER, WORD, read_at,
     u16_at, u64_at,
 };
-use std::collections::BinaryHeap;
 use std::fs::File;
 
 /// The maximum depth of a tree, the same as LMDB's.
@@ -16,47 +15,18 @@ const MAX_DEPTH: u16 = 32;
 /// readers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Free {
-    /// The pages that the next transaction may use. Pages that were freed earlier come first. Those of one
-    /// transaction are in ascending order.
-    pub pages: Vec<u64>,
+    /// The pages that the next transaction may use, as lists of the transactions that freed them. The oldest list
+    /// comes first. Each list is in ascending order.
+    pub lists: Vec<Vec<u64>>,
     /// The number of pages that the last transaction has freed. They can be used after one more transaction.
     pub pending: u64,
 }
 
 impl Free {
-    /// The number of pages by which the file must grow for these single pages and runs. Single pages may split runs
-    /// of free pages, so several results are possible. Returns the worst one.
-    pub fn lacking(&self, singles: u64, runs: &[u64]) -> u64 {
-        let taken =
-            usize::try_from(singles).map_or(self.pages.len(), |singles| singles.min(self.pages.len()));
-        let lacking = singles - taken as u64;
-        if runs.is_empty() {
-            return lacking;
-        }
-        let mut sorted = self.pages.clone();
-        sorted.sort_unstable();
-        // LMDB uses the lowest pages of the lists that it has read so far, and reads the oldest lists first. So the
-        // single pages may come from the lowest pages or from the oldest lists.
-        let mut oldest = self.pages[taken..].to_vec();
-        oldest.sort_unstable();
-        lacking + lacking_runs(&sorted[taken..], runs).max(lacking_runs(&oldest, runs))
+    /// The number of pages in the lists.
+    pub fn listed(&self) -> u64 {
+        self.lists.iter().map(|list| list.len() as u64).sum()
     }
-}
-
-/// The number of pages in runs that do not fit into these sorted pages.
-fn lacking_runs(pages: &[u64], runs: &[u64]) -> u64 {
-    let together = pages.chunk_by(|page, next| page + 1 == *next);
-    let mut room: BinaryHeap<u64> = together.map(|run| run.len() as u64).collect();
-    let mut runs = runs.to_vec();
-    runs.sort_unstable_by(|a, b| b.cmp(a));
-    let mut lacking = 0;
-    for run in runs {
-        match room.peek_mut() {
-            Some(mut longest) if *longest >= run => *longest -= run,
-            _ => lacking += run,
-        }
-    }
-    lacking
 }
 
 /// Reads the free pages for the transaction after `txn_id`, up to about `enough` pages. `txn_id` must be the last
@@ -90,7 +60,7 @@ impl Reader<'_> {
     }
 
     fn has_enough(&self) -> bool {
-        self.free.pages.len() as u64 >= self.enough
+        self.free.listed() >= self.enough
     }
 
     fn visit(&mut self, number: u64, level: u16) -> Result<(), Fault> {
@@ -135,7 +105,7 @@ impl Reader<'_> {
             self.free.pending += count;
             return Ok(());
         }
-        let wanted = count.min(self.enough - self.free.pages.len() as u64) as usize;
+        let wanted = count.min(self.enough - self.free.listed()) as usize;
         let bytes = if is_big {
             let mut bytes = vec![0; wanted * WORD];
             read_at(self.file, &mut bytes, big_at.saturating_add(WORD as u64))?;
@@ -143,7 +113,7 @@ impl Reader<'_> {
         } else {
             node.data.get(WORD..(wanted + 1) * WORD).ok_or_else(|| self.damaged())?.to_vec()
         };
-        self.free.pages.extend(bytes.chunks_exact(WORD).rev().filter_map(|word| u64_at(word, 0)));
+        self.free.lists.push(bytes.chunks_exact(WORD).rev().filter_map(|word| u64_at(word, 0)).collect());
         Ok(())
     }
 
@@ -151,24 +121,5 @@ impl Reader<'_> {
         let mut bytes = [0; WORD];
         read_at(self.file, &mut bytes, at)?;
         Ok(u64::from_ne_bytes(bytes))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_need_adjacent_free_pages() {
-        let free = Free { pages: vec![9, 10, 20, 3, 4, 5], pending: 7 };
-        assert_eq!(free.lacking(6, &[]), 0);
-        assert_eq!(free.lacking(8, &[]), 2);
-        assert_eq!(free.lacking(0, &[3, 2, 1]), 0);
-        assert_eq!(free.lacking(1, &[3]), 3);
-        assert_eq!(free.lacking(1, &[2]), 0);
-        assert_eq!(free.lacking(1, &[2, 2]), 2);
-        assert_eq!(free.lacking(2, &[2]), 0);
-        assert_eq!(free.lacking(0, &[4]), 4);
-        assert_eq!(Free::default().lacking(2, &[3]), 5);
     }
 }
