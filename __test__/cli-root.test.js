@@ -46,6 +46,14 @@ async function runs(...args) {
   return stdout;
 }
 
+it("native-store, run as another user than the app, names the user to run it as", { skip }, async () => {
+  await bench.fill([session("a")]);
+  fs.chmodSync(bench.storePath, 0o700);
+  const { code, stderr } = await bench.run(["list"], { uid: UID, gid: UID });
+  assert.equal(code, 2);
+  assert.match(stderr, /cannot look into .+: permission denied\. Run this as the user of the app/);
+});
+
 describe("native-store, run by root on the store of another user,", { skip }, () => {
   it("has the privileges of that user when it opens the store", async () => {
     await fill("a");

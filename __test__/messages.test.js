@@ -10,9 +10,10 @@ const { after, describe, it } = require("node:test");
 const { inspect } = require("node:util");
 const Fastify = require("fastify");
 const expressSession = require("express-session");
-const { ConnectStore, FileStore, MemoryStore, RedisStore, SessionStoreError } = require("..");
+const { ConnectStore, FileStore, MemoryStore, RedisStore, SessionStoreError, guardSession } = require("..");
 const { Bench, later, session } = require("./support/cli.js");
 const { makePlace } = require("./support/file-places.js");
+const { FluidAuthSession } = require("./support/fluidauth-session.js");
 
 const place = makePlace();
 const env = {};
@@ -27,7 +28,14 @@ const circular = { ...mine };
 circular.self = circular;
 
 const NAMES = { ConnectStore, FileStore, MemoryStore, RedisStore, env, store, connect, open, encrypted };
-const MORE = { mine, circular, newFolder: () => place.next(), session: expressSession };
+const MORE = {
+  mine,
+  circular,
+  newFolder: () => place.next(),
+  session: expressSession,
+  FluidAuthSession,
+  guardSession,
+};
 const scope = { ...NAMES, ...MORE };
 
 /** Runs the code of a row, as an app would. */
@@ -169,6 +177,14 @@ mistakes("stores for express-session and @fastify/session", {
     "got the class FileStore: did you mean new FileStore({ path })?",
   "new ConnectStore(Promise.resolve(store))":
     "store must be a store of this package, such as new FileStore({ path }); got a promise: await it",
+});
+
+mistakes("stores for FluidAuth", {
+  "guardSession(new FluidAuthSession({ store: connect }))":
+    "store of the Session must be one for FluidAuth, such as new FileStore({ path }); " +
+    "got one for express-session, ConnectStore",
+  "guardSession(store)":
+    "session must be a FluidAuth Session, got an object without the method manageSession",
 });
 
 mistakes("users", {

@@ -1,7 +1,7 @@
 "use strict";
 
 const { callOutside } = require("./callbacks.js");
-const { kindOf, misuse } = require("./errors.js");
+const { invalidOption, kindOf, misuse } = require("./errors.js");
 const { isPossibleId } = require("./session-id.js");
 
 // A registered symbol, so that two copies of this package do not both wrap a session.
@@ -199,8 +199,17 @@ function define(session, key, value) {
 
 function assertSession(session) {
   const fault = faultOf(session);
-  if (!fault) return;
-  throw misuse(`session must be a FluidAuth Session, got ${fault}`);
+  if (fault) throw misuse(`session must be a FluidAuth Session, got ${fault}`);
+  // FluidAuth only logs that such a store has no `clean`. The first login would fail.
+  if (isForConnect(session.store)) {
+    const given = `one for express-session, ${session.store.constructor?.name}`;
+    throw invalidOption("store of the Session", "one for FluidAuth, such as new FileStore({ path })", given);
+  }
+}
+
+/** Whether a store has the methods of express-session's stores, and not those that FluidAuth calls. */
+function isForConnect(store) {
+  return typeof store?.set === "function" && typeof store.create !== "function";
 }
 
 function faultOf(session) {

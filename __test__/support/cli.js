@@ -58,9 +58,10 @@ class Bench {
       .digest("hex");
   }
 
-  start(args, { env } = {}) {
+  start(args, { env, ...options } = {}) {
     const clean = Object.entries(process.env).filter(([name]) => !name.startsWith("NATIVE_STORE_"));
     return spawn(process.execPath, [...TOOL, ...args], {
+      ...options,
       cwd: this.directory,
       env: { ...Object.fromEntries(clean), ...env },
       // A failing test is more useful than a hanging one.

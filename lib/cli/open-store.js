@@ -102,7 +102,7 @@ function hasStore(directory) {
     return fs.statSync(path.join(directory, DATA_FILE)).isFile();
   } catch (error) {
     if (error.code === "ENOENT" || error.code === "ENOTDIR") return false;
-    throw wrongUsage(`cannot look into ${directory}: ${reasonOf(error)}`);
+    throw wrongUsage(`cannot look into ${directory}: ${reasonOf(error)}. Run this as the user of the app`);
   }
 }
 

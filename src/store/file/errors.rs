@@ -49,7 +49,23 @@ pub(super) fn io_failed(path: &impl std::fmt::Display, doing: &str, error: &io::
         }
         _ => {}
     }
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return StoreError::Io(format!(
+            "{doing} {path} failed: {error}. Give {} the right to read and write there, or use another path",
+            this_user()
+        ));
+    }
     StoreError::Io(format!("{doing} {path} failed: {error}"))
+}
+
+#[cfg(unix)]
+fn this_user() -> String {
+    format!("the user of this process (uid {})", rustix::process::geteuid().as_raw())
+}
+
+#[cfg(not(unix))]
+fn this_user() -> &'static str {
+    "the user of this process"
 }
 
 fn no_space(path: &impl std::fmt::Display) -> StoreError {
@@ -144,6 +160,19 @@ mod tests {
         assert!(error.to_string().starts_with("too many stores are open in this process"), "{error}");
         assert_eq!(failed(dir, heed::Error::Io(os_error(libc::EAGAIN))).code(), "ERR_STORE_IO");
         assert_eq!(io_failed(&dir.display(), "opening", &os_error(libc::EAGAIN)).code(), "ERR_STORE_IO");
+    }
+
+    #[test]
+    fn a_missing_right_is_reported_with_the_user_who_needs_it() {
+        let error = io_failed(&"/data/sessions", "creating", &os_error(libc::EACCES));
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "creating /data/sessions failed: Permission denied (os error 13). Give the user of this process \
+                 (uid {}) the right to read and write there, or use another path",
+                rustix::process::geteuid().as_raw()
+            )
+        );
     }
 
     #[test]
