@@ -8,9 +8,9 @@ use super::super::RedisStore;
 use super::super::error;
 use super::super::queue::{MAX_CALLS, MAX_QUEUED_BYTES, too_much_queued};
 use super::super::resp::{Request, RequestMode, slot_of};
-use super::super::session::{self, Change, Cipher, ConditionalSet, Creation, Op};
+use super::super::session::{self, Change, ConditionalSet, Creation, Op};
 use super::FastPath;
-use super::primary::{Call, PendingCall, Primary};
+use super::primary::{Call, OpenConnection, PendingCall, Primary};
 use super::routes::Destination;
 use crate::clock::Millis;
 use crate::error::Result;
@@ -158,7 +158,7 @@ impl FastPath {
         if let Some(open) = open.as_mut().filter(|open| !is_deferred && !open.draining)
             && pending.calls.len() < MAX_CALLS
             && let Ok((request, value)) =
-                request_for(&self.store, &open.cipher, &call.op, |id| self.known.get(id))
+                request_for(&self.store, open, &call.op, |id| self.known.get(id))
             // It is refused as well, because it expects the value of the one before.
             && (value.is_some() || !must_wait)
         {
@@ -234,11 +234,12 @@ impl FastPath {
 /// The request of a call. If it is a conditional `SET`, also the value that the session gets.
 fn request_for<'a>(
     store: &RedisStore,
-    cipher: &Cipher,
+    open: &OpenConnection,
     op: &Op,
     known: impl Fn(&SessionId) -> Option<&'a [u8]>,
 ) -> Result<(Request, Option<Vec<u8>>)> {
-    let known = |id| known(id).filter(|_| store.conditional_sets.is_supported());
+    let OpenConnection { cipher, conditional_sets, .. } = open;
+    let known = |id| known(id).filter(|_| conditional_sets.is_supported());
     let (names, times) = (&store.names, &store.times);
     let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
     let key = |id| cipher.key(names, id);

@@ -1,5 +1,7 @@
 //! Changes of sessions that the fast path has read: by `SET … IFEQ`, where the server supports it.
 
+use std::sync::LazyLock;
+
 use super::*;
 
 /// The commands that a server gets.
@@ -115,6 +117,52 @@ fn later_calls_wait_for_a_change_that_may_be_refused() {
     assert_eq!(is_there, [false, true, false, true]);
 }
 
+/// An expiry after those of `in_an_hour`, before the user's index has to be prolonged.
+fn later(millis: i64) -> Expiry {
+    static START: LazyLock<i64> = LazyLock::new(|| in_an_hour().millis() + 15 * 60_000);
+    Expiry::new(*START + millis).unwrap()
+}
+
+/// As a proxy may.
+#[test]
+fn a_refusal_is_remembered_for_the_connection() {
+    for (refusal, is_remembered) in [
+        (&b"-NOTSUPPORTED option of SET\r\n"[..], true),
+        (b"-upstream failure\r\n", true),
+        (b"-NOPERM this user has no permissions to run the 'set' command\r\n", true),
+        (b"-BUSY Redis is busy running a script.\r\n", false),
+        (b"-MISCONF Errors writing to the AOF file\r\n", false),
+    ] {
+        let log = Log::default();
+        let noted = Arc::clone(&log);
+        let fake = Fake::start(move |is_fast, command| {
+            if !is_fast {
+                return Conduct::Do;
+            }
+            noted.lock().unwrap().push(command.clone());
+            let is_conditional = command[0] == b"SET" && command[3] == b"IFEQ";
+            if is_conditional { Conduct::Answer(refusal) } else { Conduct::Do }
+        });
+        let mut harness = Harness::open(open_on(&fake, |_| {}));
+        let created = harness.create(&session("a", &ann()));
+        assert_eq!(harness.number(created), Ok(1));
+        let touch = |harness: &mut Harness, millis| {
+            read(harness);
+            log.lock().unwrap().clear();
+            let touched = harness.touch(&id("a"), later(millis));
+            assert_eq!(harness.number(touched), Ok(1));
+            names(&log)
+        };
+        assert_eq!(touch(&mut harness, 1), ["SET"]);
+        assert_eq!(touch(&mut harness, 2), [if is_remembered { "EVALSHA" } else { "SET" }]);
+        // The next connection may be to another server.
+        let node = harness.fast_path.sockets().next().unwrap().0;
+        harness.fast_path.give_up(node);
+        harness.until(|harness| harness.connections == 2);
+        assert_eq!(touch(&mut harness, 3), ["SET"]);
+    }
+}
+
 #[test]
 fn a_server_without_conditional_sets_is_asked_once() {
     let (fake, mut harness, log) = open(|fake| fake.data.lock().unwrap().is_old = true);
@@ -134,13 +182,11 @@ fn a_full_server_moves_the_expiry_by_the_script() {
         let is_refused = is_fast && command[0] == b"SET" && command[3] == b"IFEQ";
         if is_refused { Conduct::Answer(b"-OOM command not allowed\r\n") } else { Conduct::Do }
     });
-    let store = open_on(&fake, |_| {});
-    let mut harness = Harness::open(Arc::clone(&store));
+    let mut harness = Harness::open(open_on(&fake, |_| {}));
     let created = harness.create(&session("a", &ann()));
     assert_eq!(harness.number(created), Ok(1));
     read(&mut harness);
     let touched = harness.touch(&id("a"), in_an_hour());
     assert_eq!(harness.number(touched), Ok(1));
     assert_eq!(fake.log(), ["touch sess#a"]);
-    assert!(store.conditional_sets.is_supported(), "it may have room later");
 }

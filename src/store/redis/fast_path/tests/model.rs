@@ -60,6 +60,7 @@ fn faults() -> impl Strategy<Value = Vec<Conduct>> {
         1 => Just(Conduct::Answer(b"-NOSCRIPT No matching script.\r\n")),
         1 => Just(Conduct::Answer(b"-OOM command not allowed\r\n")),
         1 => Just(Conduct::Answer(b"-BUSY Redis is busy running a script.\r\n")),
+        1 => Just(Conduct::Answer(b"-UNSUPPORTED\r\n")),
         1 => Just(Conduct::Answer(b"-READONLY You can't write.\r\n")),
         1 => Just(Conduct::End),
         1 => (0..9_usize).prop_map(Conduct::DoAndEnd),
