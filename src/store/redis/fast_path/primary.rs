@@ -67,7 +67,7 @@ pub struct PendingCall {
     pub start: u64,
     /// The number of its commands, each of which gets a reply.
     pub commands: usize,
-    /// Whether it is a conditional `SET`.
+    /// Whether it expects a known value. If the session has another one, the worker makes the call.
     pub is_conditional: bool,
 }
 
@@ -122,7 +122,7 @@ pub struct Pending {
     pub progress: Progress,
     /// How many of the calls are changes.
     changes: usize,
-    /// How many of the calls on a session are conditional `SET`s.
+    /// How many of the calls on a session are conditional.
     conditional: HashMap<SessionId, u32, RandomState>,
 }
 
@@ -159,7 +159,7 @@ impl Pending {
         Some(call)
     }
 
-    /// Whether a conditional `SET` of a session has no reply yet. The server may refuse it.
+    /// Whether a conditional call on a session has no reply yet. The worker may have to make it.
     pub fn has_conditional(&self, id: &SessionId) -> bool {
         self.conditional.contains_key(id)
     }

@@ -159,8 +159,11 @@ impl FastPath {
         let progress = pending.progress;
         let PendingCall { call: Call { op, ticket, deadline, .. }, .. } = &call;
         let (ticket, deadline) = (*ticket, *deadline);
-        let step = interpret(op.kind(), replies);
+        let mut step = interpret(op.kind(), replies);
         if let Some(id) = op.changes().filter(|_| call.is_conditional) {
+            if let (Op::Touch(_, _, Some(enough)), CallReply::Head(head)) = (op, &step) {
+                step = session::head_reply(head, *enough, &self.store.times);
+            }
             if let CallReply::Refused(reason) = step
                 && conditional_sets.record_refusal(reason)
             {

@@ -1,4 +1,5 @@
-//! Changes of sessions that the fast path has read: by `SET … IFEQ`, where the server supports it.
+//! Changes of sessions that the fast path has read: by `SET … IFEQ`, where the server supports it. A touch of a session
+//! whose expiry is late enough only reads it.
 
 use std::sync::LazyLock;
 
@@ -123,6 +124,67 @@ fn later(millis: i64) -> Expiry {
     Expiry::new(*START + millis).unwrap()
 }
 
+/// Gives the session `a` an expiry before all that the tests use, as another process may.
+fn shorten(fake: &Fake) {
+    let mut theirs = stored(fake).unwrap().into_bytes();
+    theirs[11..29].copy_from_slice(format!("{:<18}", later(-60_000).millis()).as_bytes());
+    fake.data.lock().unwrap().put(b"sess#a", Some(theirs));
+}
+
+#[test]
+fn a_touch_of_a_session_that_lasts_long_enough_only_reads() {
+    let (fake, mut harness, log) = open(|_| {});
+    let expires = later(1000);
+    // All but the first one are sent before it has a reply.
+    let mut tickets = Vec::new();
+    for _ in 0..3 {
+        tickets.push(harness.prolong(&id("a"), expires));
+        harness.fast_path.submit();
+    }
+    for ticket in tickets {
+        assert_eq!(harness.number(ticket), Ok(1));
+    }
+    assert_eq!(names(&log), ["SET", "GETRANGE", "GETRANGE"]);
+    // The next one moves the expiry, and needs no other read.
+    let moved = harness.prolong(&id("a"), later(1001));
+    assert_eq!(harness.number(moved), Ok(1));
+    assert_eq!((names(&log)[3..].join(" "), fake.log()), ("SET".into(), vec![]));
+    assert!(stored(&fake).unwrap().contains(&later(1001).millis().to_string()));
+}
+
+#[test]
+fn a_touch_that_only_reads_sees_the_changes_of_other_processes() {
+    let (fake, mut harness, log) = open(|_| {});
+    let touched = harness.prolong(&id("a"), later(1000));
+    assert_eq!(harness.number(touched), Ok(1));
+    shorten(&fake);
+    let touched = harness.prolong(&id("a"), later(1000));
+    assert_eq!(harness.number(touched), Ok(1));
+    assert!(stored(&fake).unwrap().contains(&later(1000).millis().to_string()));
+    assert_eq!((names(&log).join(" "), fake.log()), ("SET GETRANGE".into(), vec!["touch sess#a".into()]));
+
+    read(&mut harness);
+    fake.data.lock().unwrap().put(b"sess#a", None);
+    // The second one shares no result with the first, which is complete.
+    for _ in 0..2 {
+        let touched = harness.prolong(&id("a"), later(1000));
+        assert_eq!(harness.number(touched), Ok(0));
+    }
+    assert_eq!(names(&log)[2..], ["GET", "GETRANGE", "EVALSHA"]);
+}
+
+/// The worker makes the touch, so calls behind it must not reach the server before it.
+#[test]
+fn later_calls_wait_for_a_touch_that_only_reads() {
+    let (fake, mut harness, _) = open(|_| {});
+    let touched = harness.prolong(&id("a"), later(1000));
+    assert_eq!(harness.number(touched), Ok(1));
+    shorten(&fake);
+    let tickets = [harness.prolong(&id("a"), later(1000)), harness.delete(&id("a"))];
+    assert_eq!(tickets.map(|ticket| harness.number(ticket)), [Ok(1), Ok(1)]);
+    assert_eq!(fake.log()[..2], ["touch sess#a", "GETDEL sess#a"]);
+}
+
 /// As a proxy may.
 #[test]
 fn a_refusal_is_remembered_for_the_connection() {
@@ -149,7 +211,7 @@ fn a_refusal_is_remembered_for_the_connection() {
         let touch = |harness: &mut Harness, millis| {
             read(harness);
             log.lock().unwrap().clear();
-            let touched = harness.touch(&id("a"), later(millis));
+            let touched = harness.prolong(&id("a"), later(millis));
             assert_eq!(harness.number(touched), Ok(1));
             names(&log)
         };
