@@ -109,9 +109,8 @@ impl FastPath {
             }
         };
         let primary = &mut self.primaries[at];
-        if let Op::Get(id) = &call.op
-            && !self.fallback.has(id)
-            && primary.share(id, ticket, deadline)
+        if call.op.session().is_some_and(|id| !self.fallback.has(id))
+            && primary.share(&call.op, ticket, deadline)
         {
             return Ok(());
         }

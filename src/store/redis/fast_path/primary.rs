@@ -22,7 +22,7 @@ const MAX_UNSENT: usize = 256 * 1024;
 /// How many pending calls are searched for one on the same session. If there are more, one is assumed.
 const MAX_SEARCHED: usize = 1024;
 
-/// How many of the last calls are searched for a `get` to share.
+/// How many of the last calls are searched for one to share.
 const MAX_SHARED_SEARCHED: usize = 16;
 
 /// The maximum number of calls that share a request. One turn completes all of them.
@@ -35,7 +35,7 @@ const SHARED_WITHIN: Duration = Duration::from_millis(10);
 pub struct Call {
     pub op: Op,
     pub ticket: u32,
-    /// For a `get`: the tickets of other calls on the same session.
+    /// The tickets of equal calls. Only a `get` or a `touch` has them.
     pub sharing: Vec<u32>,
     pub deadline: Instant,
 }
@@ -52,10 +52,8 @@ impl Call {
 
     /// Splits it into single calls.
     pub fn each(self) -> impl Iterator<Item = (Op, u32)> {
-        let others: Vec<_> = match &self.op {
-            Op::Get(id) => self.sharing.iter().map(|&ticket| (Op::Get(id.clone()), ticket)).collect(),
-            _ => Vec::new(),
-        };
+        let others: Vec<_> =
+            self.sharing.iter().filter_map(|&ticket| Some((self.op.copy()?, ticket))).collect();
         [(self.op, self.ticket)].into_iter().chain(others)
     }
 }
@@ -257,17 +255,17 @@ impl Primary {
         open.socket.unsent() < MAX_UNSENT && window.has_room(self.pending.len())
     }
 
-    /// Lets a `get` share the unsent request of another one on the same session, unless a change of that session is
+    /// Lets a `get` or `touch` share the unsent request of an equal call, unless another call on that session is
     /// between them.
-    pub fn share(&mut self, id: &SessionId, ticket: u32, deadline: Instant) -> bool {
+    pub fn share(&mut self, op: &Op, ticket: u32, deadline: Instant) -> bool {
         let Self { open, pending, queued, .. } = self;
         let Some(OpenConnection { socket, .. }) = open else { return false };
         let unsent = pending.calls.iter_mut().rev().take_while(|call| !socket.has_sent(call.start));
         let waiting = queued.iter_mut().rev().chain(unsent.map(|call| &mut call.call));
-        let last = waiting.take(MAX_SHARED_SEARCHED).find(|call| call.op.session() == Some(id));
+        let last = waiting.take(MAX_SHARED_SEARCHED).find(|call| call.op.session() == op.session());
         match last {
             Some(call)
-                if matches!(call.op, Op::Get(_))
+                if call.op.answers(op)
                     && call.count() < MAX_SHARING
                     && deadline <= call.deadline + SHARED_WITHIN =>
             {

@@ -205,7 +205,9 @@ impl FastPath {
             }
         }
         match (op, step) {
-            (_, CallReply::Number(number)) => results.number(ticket, number),
+            (_, CallReply::Number(number)) => {
+                complete_each(&mut self.current, |ticket| results.number(ticket, number));
+            }
             (Op::Get(id), CallReply::Found(value)) => {
                 // A change that was sent after this read has made a newer value.
                 let is_useful = conditional_sets.is_supported() && !self.store.waits_for_replicas;

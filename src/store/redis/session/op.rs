@@ -49,6 +49,26 @@ impl Op {
         }
     }
 
+    /// Whether `next` gets the same result without a request of its own, if nothing comes between the two.
+    pub fn answers(&self, next: &Self) -> bool {
+        match (self, next) {
+            (Self::Get(id), Self::Get(other)) => id == other,
+            (Self::Touch(id, expires, enough), Self::Touch(other, expires_too, enough_too)) => {
+                id == other && (expires, enough) == (expires_too, enough_too)
+            }
+            _ => false,
+        }
+    }
+
+    /// A copy of a call that may share its request.
+    pub fn copy(&self) -> Option<Self> {
+        match self {
+            Self::Get(id) => Some(Self::Get(id.clone())),
+            Self::Touch(id, expires, enough) => Some(Self::Touch(id.clone(), *expires, *enough)),
+            Self::Create(..) | Self::Update(_) | Self::Delete(_) | Self::Cold(_) => None,
+        }
+    }
+
     /// The session that the call reads or changes.
     pub fn session(&self) -> Option<&SessionId> {
         match self {

@@ -185,6 +185,26 @@ fn later_calls_wait_for_a_touch_that_only_reads() {
     assert_eq!(fake.log()[..2], ["touch sess#a", "GETDEL sess#a"]);
 }
 
+#[test]
+fn equal_touches_that_are_not_sent_yet_share_a_request() {
+    for is_old in [false, true] {
+        let (fake, mut harness, log) = open(|fake| fake.data.lock().unwrap().is_old = is_old);
+        let touch = |harness: &mut Harness, expires| harness.prolong(&id("a"), expires);
+        let first = [later(1000), later(1000), later(2000)].map(|expires| touch(&mut harness, expires));
+        let found = harness.get(&id("a"));
+        let last = touch(&mut harness, later(2000));
+        for ticket in first {
+            assert_eq!(harness.number(ticket), Ok(1));
+        }
+        assert_eq!(harness.session(found).unwrap().unwrap().expires, later(2000));
+        assert_eq!(harness.number(last), Ok(1));
+        // An old server refuses them, and the worker makes each one.
+        assert_eq!(names(&log)[..4], ["SET", "SET", "GET", "GETRANGE"]);
+        let by_worker = fake.log().iter().filter(|call| *call == "touch sess#a").count();
+        assert_eq!(by_worker, if is_old { 4 } else { 0 });
+    }
+}
+
 /// As a proxy may.
 #[test]
 fn a_refusal_is_remembered_for_the_connection() {
