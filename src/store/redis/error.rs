@@ -44,6 +44,25 @@ pub fn is_transient(code: &str) -> bool {
     matches!(code, "LOADING" | "CLUSTERDOWN" | "TRYAGAIN" | "MASTERDOWN" | "NOREPLICAS" | "BUSY")
 }
 
+/// Whether the server will also refuse the command later, and for other keys. An old server says `ERR`, an ACL `NOPERM`,
+/// and a proxy may have a code of its own. The codes below are about a key, or about the state of the server.
+pub fn is_permanent(code: &str) -> bool {
+    !is_transient(code)
+        && !matches!(
+            code,
+            "OOM"
+                | "READONLY"
+                | "MISCONF"
+                | "NOAUTH"
+                | "NOSCRIPT"
+                | "MOVED"
+                | "ASK"
+                | "REDIRECT"
+                | "CROSSSLOT"
+                | "WRONGTYPE"
+        )
+}
+
 /// # Errors
 /// If the reply is an error.
 pub fn check(reply: &Reply) -> Result<()> {

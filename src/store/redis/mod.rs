@@ -90,8 +90,6 @@ pub struct RedisStore {
     window: Arc<ReplyWindow>,
     /// `MULTI … PEXPIREAT … GT … EXEC`: Redis 7, Valkey.
     transactions: Arc<Support>,
-    /// `SET … IFEQ`: Redis 8.4, Valkey 8.1.
-    conditional_sets: Support,
     limits_report: Arc<LimitsReport>,
 }
 
@@ -150,7 +148,6 @@ impl RedisStore {
             counters: Arc::clone(&counters),
             monitor: Arc::clone(&monitor),
             transactions: Arc::clone(&transactions),
-            conditional_sets: Support::default(),
             limits_report: Arc::clone(&limits_report),
             names: Names::new(&options.prefix),
             window: Arc::clone(&window),

@@ -8,9 +8,9 @@ use super::super::RedisStore;
 use super::super::error;
 use super::super::queue::{MAX_CALLS, MAX_QUEUED_BYTES, too_much_queued};
 use super::super::resp::{Request, RequestMode, slot_of};
-use super::super::session::{self, Change, Cipher, ConditionalSet, Creation, Op};
+use super::super::session::{self, Change, ConditionalSet, Creation, Op};
 use super::FastPath;
-use super::primary::{Call, PendingCall, Primary};
+use super::primary::{Call, OpenConnection, PendingCall, Primary};
 use super::routes::Destination;
 use crate::clock::Millis;
 use crate::error::Result;
@@ -109,9 +109,8 @@ impl FastPath {
             }
         };
         let primary = &mut self.primaries[at];
-        if let Op::Get(id) = &call.op
-            && !self.fallback.has(id)
-            && primary.share(id, ticket, deadline)
+        if call.op.session().is_some_and(|id| !self.fallback.has(id))
+            && primary.share(&call.op, ticket, deadline)
         {
             return Ok(());
         }
@@ -153,26 +152,25 @@ impl FastPath {
             *stamp = Some(self.store.times.stamp());
         }
         let is_deferred = call.op.session().is_some_and(|id| self.fallback.has(id));
-        // The server may refuse a conditional `SET`, and the worker then makes that change. This one must come after it.
+        // The worker makes a conditional call if the session is not as expected. This change must come after it.
         let must_wait = call.op.changes().is_some_and(|id| pending.has_conditional(id));
         if let Some(open) = open.as_mut().filter(|open| !is_deferred && !open.draining)
             && pending.calls.len() < MAX_CALLS
-            && let Ok((request, value)) =
-                request_for(&self.store, &open.cipher, &call.op, |id| self.known.get(id))
-            // It is refused as well, because it expects the value of the one before.
-            && (value.is_some() || !must_wait)
+            && let Ok((request, expected)) = request_for(&self.store, open, &call.op, |id| self.known.get(id))
+            // A conditional call expects the value of the one before, so the worker makes it as well.
+            && (expected.is_conditional() || !must_wait)
         {
             if pending.len() == 0 {
                 open.socket.expect_from(Instant::now());
             }
             let start = open.socket.push(&request.bytes);
             *unflushed += 1;
-            match (call.op.changes(), &value) {
-                (Some(id), Some(value)) => self.known.put(id, value),
-                (Some(id), None) => self.known.forget(id),
-                (None, _) => {}
+            match (call.op.changes(), &expected) {
+                (Some(id), Expected::Value(value)) => self.known.put(id, value),
+                (Some(id), Expected::Unknown) => self.known.forget(id),
+                (Some(_), Expected::NoChange) | (None, _) => {}
             }
-            let is_conditional = value.is_some();
+            let is_conditional = expected.is_conditional();
             return pending.push(PendingCall { call, start, commands: request.commands, is_conditional });
         }
         self.fall_back(Some(at), call);
@@ -231,14 +229,31 @@ impl FastPath {
     }
 }
 
-/// The request of a call. If it is a conditional `SET`, also the value that the session gets.
+/// What a call is expected to do.
+enum Expected {
+    /// The call decides it at the server.
+    Unknown,
+    /// A conditional `SET` gives the session this value.
+    Value(Vec<u8>),
+    /// A touch only checks that the session has a late enough expiry.
+    NoChange,
+}
+
+impl Expected {
+    fn is_conditional(&self) -> bool {
+        !matches!(self, Self::Unknown)
+    }
+}
+
+/// The request of a call.
 fn request_for<'a>(
     store: &RedisStore,
-    cipher: &Cipher,
+    open: &OpenConnection,
     op: &Op,
     known: impl Fn(&SessionId) -> Option<&'a [u8]>,
-) -> Result<(Request, Option<Vec<u8>>)> {
-    let known = |id| known(id).filter(|_| store.conditional_sets.is_supported());
+) -> Result<(Request, Expected)> {
+    let OpenConnection { cipher, conditional_sets, .. } = open;
+    let known = |id| known(id).filter(|_| conditional_sets.is_supported());
     let (names, times) = (&store.names, &store.times);
     let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
     let key = |id| cipher.key(names, id);
@@ -247,9 +262,12 @@ fn request_for<'a>(
         op if store.waits_for_replicas && op.changes().is_some() => return Err(error::unexpected()),
         Op::Get(id) => session::get_request(read, &key(id)),
         Op::Touch(id, expires, enough) => {
-            let set = known(id).and_then(|known| ConditionalSet::touch(known, *expires, *enough, times));
-            if let Some(set) = set {
-                return Ok((set.request(write, &key(id)), Some(set.value)));
+            let known = known(id);
+            if known.zip(*enough).is_some_and(|(known, enough)| session::is_enough(known, enough, times)) {
+                return Ok((session::head_request(read, &key(id)), Expected::NoChange));
+            }
+            if let Some(set) = known.and_then(|known| ConditionalSet::touch(known, *expires, times)) {
+                return Ok((set.request(write, &key(id)), Expected::Value(set.value)));
             }
             session::touch_request(write, &key(id), *expires, *enough, None, times)
         }
@@ -261,7 +279,7 @@ fn request_for<'a>(
             let set = known(&session.id)
                 .and_then(|known| ConditionalSet::update(known, &change, &user, session.expires, times));
             if let Some(set) = set {
-                return Ok((set.request(write, &change.key), Some(set.value)));
+                return Ok((set.request(write, &change.key), Expected::Value(set.value)));
             }
             change.replace(write, &user, None, times)
         }
@@ -282,5 +300,5 @@ fn request_for<'a>(
         }
         Op::Cold(_) => return Err(error::unexpected()),
     };
-    Ok((request, None))
+    Ok((request, Expected::Unknown))
 }

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use super::super::cache::{NearCache, Proof};
 use super::super::connection::{Filled, ReplyWindow, Socket};
 use super::super::routing::NodeId;
-use super::super::session::{Cipher, Names, Op};
+use super::super::session::{Cipher, Names, Op, Support};
 use super::fallback::Progress;
 use crate::session::SessionId;
 
@@ -22,7 +22,7 @@ const MAX_UNSENT: usize = 256 * 1024;
 /// How many pending calls are searched for one on the same session. If there are more, one is assumed.
 const MAX_SEARCHED: usize = 1024;
 
-/// How many of the last calls are searched for a `get` to share.
+/// How many of the last calls are searched for one to share.
 const MAX_SHARED_SEARCHED: usize = 16;
 
 /// The maximum number of calls that share a request. One turn completes all of them.
@@ -35,7 +35,7 @@ const SHARED_WITHIN: Duration = Duration::from_millis(10);
 pub struct Call {
     pub op: Op,
     pub ticket: u32,
-    /// For a `get`: the tickets of other calls on the same session.
+    /// The tickets of equal calls. Only a `get` or a `touch` has them.
     pub sharing: Vec<u32>,
     pub deadline: Instant,
 }
@@ -52,10 +52,8 @@ impl Call {
 
     /// Splits it into single calls.
     pub fn each(self) -> impl Iterator<Item = (Op, u32)> {
-        let others: Vec<_> = match &self.op {
-            Op::Get(id) => self.sharing.iter().map(|&ticket| (Op::Get(id.clone()), ticket)).collect(),
-            _ => Vec::new(),
-        };
+        let others: Vec<_> =
+            self.sharing.iter().filter_map(|&ticket| Some((self.op.copy()?, ticket))).collect();
         [(self.op, self.ticket)].into_iter().chain(others)
     }
 }
@@ -67,7 +65,7 @@ pub struct PendingCall {
     pub start: u64,
     /// The number of its commands, each of which gets a reply.
     pub commands: usize,
-    /// Whether it is a conditional `SET`.
+    /// Whether it expects a known value. If the session has another one, the worker makes the call.
     pub is_conditional: bool,
 }
 
@@ -81,6 +79,8 @@ pub struct Late {
 pub struct OpenConnection {
     pub socket: Socket,
     pub cipher: Arc<Cipher>,
+    /// `SET … IFEQ`: Redis 8.4, Valkey 8.1. The next connection may be to a newer server.
+    pub conditional_sets: Support,
     /// The server is no longer the right one. It sends the remaining replies, and gets no more requests.
     pub draining: bool,
     /// Writing is not possible any more, but replies may still arrive.
@@ -120,7 +120,7 @@ pub struct Pending {
     pub progress: Progress,
     /// How many of the calls are changes.
     changes: usize,
-    /// How many of the calls on a session are conditional `SET`s.
+    /// How many of the calls on a session are conditional.
     conditional: HashMap<SessionId, u32, RandomState>,
 }
 
@@ -157,7 +157,7 @@ impl Pending {
         Some(call)
     }
 
-    /// Whether a conditional `SET` of a session has no reply yet. The server may refuse it.
+    /// Whether a conditional call on a session has no reply yet. The worker may have to make it.
     pub fn has_conditional(&self, id: &SessionId) -> bool {
         self.conditional.contains_key(id)
     }
@@ -255,17 +255,17 @@ impl Primary {
         open.socket.unsent() < MAX_UNSENT && window.has_room(self.pending.len())
     }
 
-    /// Lets a `get` share the unsent request of another one on the same session, unless a change of that session is
+    /// Lets a `get` or `touch` share the unsent request of an equal call, unless another call on that session is
     /// between them.
-    pub fn share(&mut self, id: &SessionId, ticket: u32, deadline: Instant) -> bool {
+    pub fn share(&mut self, op: &Op, ticket: u32, deadline: Instant) -> bool {
         let Self { open, pending, queued, .. } = self;
         let Some(OpenConnection { socket, .. }) = open else { return false };
         let unsent = pending.calls.iter_mut().rev().take_while(|call| !socket.has_sent(call.start));
         let waiting = queued.iter_mut().rev().chain(unsent.map(|call| &mut call.call));
-        let last = waiting.take(MAX_SHARED_SEARCHED).find(|call| call.op.session() == Some(id));
+        let last = waiting.take(MAX_SHARED_SEARCHED).find(|call| call.op.session() == op.session());
         match last {
             Some(call)
-                if matches!(call.op, Op::Get(_))
+                if call.op.answers(op)
                     && call.count() < MAX_SHARING
                     && deadline <= call.deadline + SHARED_WITHIN =>
             {
@@ -321,6 +321,7 @@ mod tests {
         let open = OpenConnection {
             socket,
             cipher: Arc::new(Cipher::Plain),
+            conditional_sets: Support::default(),
             draining: false,
             write_closed: false,
             has_failed: false,

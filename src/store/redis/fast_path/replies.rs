@@ -15,7 +15,9 @@ use super::super::error::{self, panicked};
 use super::super::queue::{Results, Waiter};
 use super::super::resp::Reply;
 use super::super::routing::{Attempt, NodeId};
-use super::super::session::{self, CallReply, Cipher, Cold, Context, NewSession, Op, StaleEntry, interpret};
+use super::super::session::{
+    self, CallReply, Cipher, Cold, Context, NewSession, Op, StaleEntry, Support, interpret,
+};
 use super::super::time::Stamp;
 use super::FastPath;
 use super::primary::{Call, OpenConnection, Pending, PendingCall, Primary};
@@ -118,7 +120,7 @@ impl FastPath {
                 pending.next_deadline().and_then(|at| at.checked_sub(self.store.command_timeout));
             replies.iter().for_each(|reply| cache.note_reply(&mut open.proof, reply, started_at));
         }
-        open.draining |= self.take(&replies, &open.cipher, pending, ends)?;
+        open.draining |= self.take(&replies, &open.cipher, &open.conditional_sets, pending, ends)?;
         Ok(Some(len))
     }
 
@@ -128,6 +130,7 @@ impl FastPath {
         &mut self,
         replies: &[Reply<&[u8]>],
         cipher: &Cipher,
+        conditional_sets: &Support,
         pending: &mut Pending,
         results: &mut impl Results,
     ) -> Result<bool, Ended> {
@@ -139,7 +142,7 @@ impl FastPath {
         pending.progress.answered += 1;
         self.current.clear();
         self.current.extend(call.call.sharing.iter().rev().copied().chain([call.call.ticket]));
-        let outcome = self.finish(call, replies, cipher, pending, results);
+        let outcome = self.finish(call, replies, cipher, conditional_sets, pending, results);
         self.current.clear();
         outcome.map(|()| replies.iter().any(ends_connection))
     }
@@ -149,16 +152,20 @@ impl FastPath {
         call: PendingCall,
         replies: &[Reply<&[u8]>],
         cipher: &Cipher,
+        conditional_sets: &Support,
         pending: &mut Pending,
         results: &mut impl Results,
     ) -> Result<(), Ended> {
         let progress = pending.progress;
         let PendingCall { call: Call { op, ticket, deadline, .. }, .. } = &call;
         let (ticket, deadline) = (*ticket, *deadline);
-        let step = interpret(op.kind(), replies);
+        let mut step = interpret(op.kind(), replies);
         if let Some(id) = op.changes().filter(|_| call.is_conditional) {
+            if let (Op::Touch(_, _, Some(enough)), CallReply::Head(head)) = (op, &step) {
+                step = session::head_reply(head, *enough, &self.store.times);
+            }
             if let CallReply::Refused(reason) = step
-                && self.store.conditional_sets.record_refusal(reason)
+                && conditional_sets.record_refusal(reason)
             {
                 self.known.clear();
             }
@@ -198,10 +205,12 @@ impl FastPath {
             }
         }
         match (op, step) {
-            (_, CallReply::Number(number)) => results.number(ticket, number),
+            (_, CallReply::Number(number)) => {
+                complete_each(&mut self.current, |ticket| results.number(ticket, number));
+            }
             (Op::Get(id), CallReply::Found(value)) => {
                 // A change that was sent after this read has made a newer value.
-                let is_useful = self.store.conditional_sets.is_supported() && !self.store.waits_for_replicas;
+                let is_useful = conditional_sets.is_supported() && !self.store.waits_for_replicas;
                 if is_useful && !pending.has_conditional(id) {
                     self.known.put(id, value);
                 }

@@ -3,6 +3,8 @@
 //!
 //! The change is computed here as `touch.lua` and `update.lua` compute it. Whatever needs more than that is left to them: an
 //! expired session, one near the end of its maximum lifetime, another user, or an index that must be kept for longer.
+//!
+//! A touch that will probably find a late enough expiry only reads the head of the record, and writes nothing.
 
 use smallvec::SmallVec;
 
@@ -10,6 +12,7 @@ use super::super::resp::{Request, number};
 use super::super::time::{Stamp, Times};
 use super::commands::{Change, created_field, expires_field};
 use super::names::UserField;
+use super::op::CallReply;
 use super::record::{self, EXPIRES_AT, EXPIRES_LEN, USER_AT};
 use crate::clock::Millis;
 use crate::session::Expiry;
@@ -22,12 +25,8 @@ pub struct ConditionalSet<'a> {
 
 impl<'a> ConditionalSet<'a> {
     /// Moves the expiry of a session with a known value. `None` if that takes a script.
-    pub fn touch(known: &'a [u8], expires: Expiry, enough: Option<Millis>, times: &Times) -> Option<Self> {
-        let (old, _) = moved(known, expires, times)?;
-        // With a maximum lifetime, its end may be enough too.
-        if enough.is_some_and(|enough| old.millis() >= enough || times.lifetime.is_limited()) {
-            return None;
-        }
+    pub fn touch(known: &'a [u8], expires: Expiry, times: &Times) -> Option<Self> {
+        moved(known, expires, times)?;
         let mut value = known.to_vec();
         value.splice(EXPIRES_AT..EXPIRES_AT + EXPIRES_LEN, expires_field(expires));
         Some(Self { known, value, until: number(times.server_time(expires)) })
@@ -51,6 +50,33 @@ impl<'a> ConditionalSet<'a> {
 
     pub fn request(&self, request: Request, key: &[u8]) -> Request {
         request.command(&[b"SET", key, &self.value, b"IFEQ", self.known, b"PXAT", &self.until])
+    }
+}
+
+/// Whether a touch leaves this live session unchanged, because its expiry is `enough` or later. `head` contains at least
+/// the head of the record.
+pub fn is_enough(head: &[u8], enough: Millis, times: &Times) -> bool {
+    record::times(head).is_ok_and(|(expires, created)| {
+        let end = times.end(expires, created);
+        // No expiry is later than the end of the maximum lifetime.
+        let enough = enough.min(times.lifetime.last(times.created_at(created)));
+        !end.is_past(times.now()) && expires.millis() >= enough
+    })
+}
+
+/// Reads what [`head_reply`] needs.
+pub fn head_request(request: Request, key: &[u8]) -> Request {
+    request.command(&[b"GETRANGE", key, b"0", &number(USER_AT as i64 - 1)])
+}
+
+/// The meaning of a record's head for a touch that expects a late enough expiry.
+pub fn head_reply(head: &[u8], enough: Millis, times: &Times) -> CallReply<'static> {
+    if head.is_empty() {
+        CallReply::Number(0)
+    } else if is_enough(head, enough, times) {
+        CallReply::Number(1)
+    } else {
+        CallReply::Outdated
     }
 }
 

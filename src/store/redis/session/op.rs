@@ -49,6 +49,26 @@ impl Op {
         }
     }
 
+    /// Whether `next` gets the same result without a request of its own, if nothing comes between the two.
+    pub fn answers(&self, next: &Self) -> bool {
+        match (self, next) {
+            (Self::Get(id), Self::Get(other)) => id == other,
+            (Self::Touch(id, expires, enough), Self::Touch(other, expires_too, enough_too)) => {
+                id == other && (expires, enough) == (expires_too, enough_too)
+            }
+            _ => false,
+        }
+    }
+
+    /// A copy of a call that may share its request.
+    pub fn copy(&self) -> Option<Self> {
+        match self {
+            Self::Get(id) => Some(Self::Get(id.clone())),
+            Self::Touch(id, expires, enough) => Some(Self::Touch(id.clone(), *expires, *enough)),
+            Self::Create(..) | Self::Update(_) | Self::Delete(_) | Self::Cold(_) => None,
+        }
+    }
+
     /// The session that the call reads or changes.
     pub fn session(&self) -> Option<&SessionId> {
         match self {
@@ -103,8 +123,10 @@ pub enum CallReply<'a> {
     OtherUser,
     /// The new expiry is after the end of the user's index. Nothing has changed.
     OutlivesIndex,
-    /// The session no longer has the value that a conditional `SET` expects. Nothing has changed.
+    /// The session no longer has the value that the call expects. Nothing has changed.
     Outdated,
+    /// `touch` has only read the head of the record, or nothing.
+    Head(&'a [u8]),
     /// The session with this value is deleted.
     Deleted(&'a [u8]),
     /// The server refused the request with this error. Nothing has changed.
@@ -156,6 +178,7 @@ pub fn interpret<B: AsRef<[u8]>>(kind: OpKind, replies: &[Reply<B>]) -> CallRepl
         // The replies to a conditional `SET`.
         (OpKind::Update | OpKind::Touch, Reply::Okay) => CallReply::Number(1),
         (OpKind::Update | OpKind::Touch, Reply::Nil) => CallReply::Outdated,
+        (OpKind::Touch, Reply::Bytes(head)) => CallReply::Head(head.as_ref()),
         (OpKind::Update, Reply::Number(2)) => CallReply::OtherUser,
         (OpKind::Update, Reply::Number(3)) | (OpKind::Touch, Reply::Number(2)) => CallReply::OutlivesIndex,
         (OpKind::Delete, Reply::Nil) => CallReply::Number(1),
@@ -262,7 +285,8 @@ mod tests {
             (OpKind::Touch, vec![Reply::Nil], CallReply::Outdated),
             (OpKind::Update, vec![Reply::Okay], CallReply::Number(1)),
             (OpKind::Update, vec![Reply::Nil], CallReply::Outdated),
-            (OpKind::Touch, vec![value()], CallReply::Unexpected),
+            (OpKind::Touch, vec![value()], CallReply::Head(b"value")),
+            (OpKind::Update, vec![value()], CallReply::Unexpected),
             (OpKind::Delete, vec![Reply::Nil], CallReply::Number(1)),
             (OpKind::Delete, vec![value()], CallReply::Deleted(b"value")),
             (OpKind::Delete, vec![Reply::Okay], CallReply::Unexpected),

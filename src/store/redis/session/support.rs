@@ -17,8 +17,7 @@ impl Support {
     /// Records why a server refused a command. Returns whether the server does not support it, so that the store uses a
     /// script from now on.
     pub fn record_refusal(&self, reason: &[u8]) -> bool {
-        // A proxy or an ACL may report only that the transaction was discarded.
-        let is_unknown = matches!(error::code(reason), "ERR" | "NOPERM" | "EXECABORT");
+        let is_unknown = error::is_permanent(error::code(reason));
         if is_unknown {
             self.is_refused.store(true, Ordering::Relaxed);
         }
@@ -36,6 +35,22 @@ mod tests {
             ("OOM command not allowed", false),
             ("WRONGTYPE Operation against a key", false),
             ("READONLY no", false),
+            ("LOADING Redis is loading the dataset in memory", false),
+            ("MASTERDOWN Link with MASTER is down", false),
+            ("BUSY Redis is busy running a script.", false),
+            ("MISCONF Errors writing to the AOF file", false),
+            ("NOREPLICAS Not enough good replicas to write.", false),
+            ("NOAUTH Authentication required.", false),
+            ("NOSCRIPT No matching script.", false),
+            ("MOVED 3999 127.0.0.1:6381", false),
+            ("ASK 3999 127.0.0.1:6381", false),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", false),
+            ("CLUSTERDOWN The cluster is down", false),
+            ("CROSSSLOT Keys in request don't hash to the same slot", false),
+            ("REDIRECT 127.0.0.1:6381", false),
+            ("NOTSUPPORTED this option", true),
+            ("invalid request", true),
+            ("", true),
             ("ERR wrong number of arguments for 'pexpireat' command", true),
             ("NOPERM this user has no permissions to run the 'multi' command", true),
             ("ERR syntax error", true),

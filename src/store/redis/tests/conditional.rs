@@ -1,4 +1,4 @@
-//! A conditional `SET` stores what the script would have stored.
+//! A conditional `SET` stores what the script would have stored. A touch that only reads has the result of the script.
 
 use std::sync::Arc;
 
@@ -7,7 +7,9 @@ use crate::lifetime::Lifetime;
 use crate::session::{Expiry, SessionId, UserKeyBuf};
 use crate::store::conformance::json;
 use crate::store::redis::resp::{Decoder, Reply, Request, RequestMode};
-use crate::store::redis::session::{Change, Cipher, ConditionalSet, NewSession, touch_request};
+use crate::store::redis::session::{
+    CallReply, Change, Cipher, ConditionalSet, NewSession, head_reply, head_request, is_enough, touch_request,
+};
 use crate::store::redis::sim::{Command, Data};
 use crate::store::redis::time::Times;
 use crate::store::simulation::Random;
@@ -37,10 +39,21 @@ fn after(known: &[u8], until: i64, request: &Request) -> [Reply; 3] {
     [reply, value, end]
 }
 
+/// The result of a touch that only reads a session. `None` if the worker must make the touch.
+fn checked(value: &[u8], until: i64, enough: i64, times: &Times) -> Option<i64> {
+    let [head, ..] = after(value, until, &head_request(write(), KEY));
+    let Reply::Bytes(head) = head else { panic!("{head:?}") };
+    match head_reply(&head, enough, times) {
+        CallReply::Number(number) => Some(number as i64),
+        CallReply::Outdated => None,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn it_stores_what_the_script_would() {
     let mut random = Random::new(3);
-    let (mut conditional, mut by_script) = (0, 0);
+    let (mut conditional, mut by_script, mut by_reading, mut outdated) = (0, 0, 0, 0);
     for _ in 0..20_000 {
         let mut times = Times::new(Arc::new(MockClock::new(NOW)), None);
         let lifetime = random.pick(&[None, Some(120), Some(20)]);
@@ -64,12 +77,29 @@ fn it_stores_what_the_script_would() {
         };
         let (change_to_old, _) = change(&user, Expiry::new(old).unwrap());
         let known = change_to_old.value(format!("{:<16}", created * 1000).as_bytes());
+        let until = NOW + 1000 * MINUTE;
         let is_touch = random.chance(500_000);
         let (set, script) = if is_touch {
             let expires = Expiry::moved_to(new).unwrap();
             let enough = random.chance(500_000).then_some(enough);
-            let set = ConditionalSet::touch(&known, expires, enough, &times);
-            (set, touch_request(write(), KEY, expires, enough, None, &times))
+            let script = touch_request(write(), KEY, expires, enough, None, &times);
+            if let Some(enough) = enough.filter(|enough| is_enough(&known, *enough, &times)) {
+                by_reading += 1;
+                assert_eq!(checked(&known, until, enough, &times), Some(1));
+                // Another process may have changed the session.
+                let (change, _) = change(&other, Expiry::new(minutes(&mut random)).unwrap());
+                let changed = change.value(format!("{:<16}", (created - MINUTE) * 1000).as_bytes());
+                for value in [&known[..], &changed, b"another app's"] {
+                    let Some(number) = checked(value, until, enough, &times) else {
+                        outdated += 1;
+                        continue;
+                    };
+                    let left = [Reply::Number(number), Reply::Bytes(value.into()), Reply::Number(until)];
+                    assert_eq!(after(value, until, &script), left);
+                }
+                continue;
+            }
+            (ConditionalSet::touch(&known, expires, &times), script)
         } else {
             let expires = Expiry::new(new).unwrap();
             let (change, field) = change(&other, expires);
@@ -81,7 +111,6 @@ fn it_stores_what_the_script_would() {
             continue;
         };
         conditional += 1;
-        let until = NOW + 1000 * MINUTE;
         let [reply, value, end] = after(&known, until, &script);
         assert_eq!(reply, Reply::Number(1), "{}", String::from_utf8_lossy(&known));
         assert_eq!([Reply::Okay, value, end], after(&known, until, &set.request(write(), KEY)));
@@ -90,5 +119,7 @@ fn it_stores_what_the_script_would() {
         let [reply, value, end] = after(&other, until, &set.request(write(), KEY));
         assert_eq!([reply, value, end], [Reply::Nil, Reply::Bytes(other), Reply::Number(until)]);
     }
-    assert!(conditional > 3000 && by_script > 3000, "{conditional} {by_script}");
+    assert_eq!(head_reply(b"", NOW, &Times::new(Arc::new(MockClock::new(NOW)), None)), CallReply::Number(0));
+    let counts = [conditional, by_script, by_reading, outdated - by_reading];
+    assert!(counts.into_iter().all(|count| count > 500), "{counts:?}");
 }

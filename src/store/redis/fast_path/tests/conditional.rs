@@ -1,4 +1,7 @@
-//! Changes of sessions that the fast path has read: by `SET … IFEQ`, where the server supports it.
+//! Changes of sessions that the fast path has read: by `SET … IFEQ`, where the server supports it. A touch of a session
+//! whose expiry is late enough only reads it.
+
+use std::sync::LazyLock;
 
 use super::*;
 
@@ -115,6 +118,133 @@ fn later_calls_wait_for_a_change_that_may_be_refused() {
     assert_eq!(is_there, [false, true, false, true]);
 }
 
+/// An expiry after those of `in_an_hour`, before the user's index has to be prolonged.
+fn later(millis: i64) -> Expiry {
+    static START: LazyLock<i64> = LazyLock::new(|| in_an_hour().millis() + 15 * 60_000);
+    Expiry::new(*START + millis).unwrap()
+}
+
+/// Gives the session `a` an expiry before all that the tests use, as another process may.
+fn shorten(fake: &Fake) {
+    let mut theirs = stored(fake).unwrap().into_bytes();
+    theirs[11..29].copy_from_slice(format!("{:<18}", later(-60_000).millis()).as_bytes());
+    fake.data.lock().unwrap().put(b"sess#a", Some(theirs));
+}
+
+#[test]
+fn a_touch_of_a_session_that_lasts_long_enough_only_reads() {
+    let (fake, mut harness, log) = open(|_| {});
+    let expires = later(1000);
+    // All but the first one are sent before it has a reply.
+    let mut tickets = Vec::new();
+    for _ in 0..3 {
+        tickets.push(harness.prolong(&id("a"), expires));
+        harness.fast_path.submit();
+    }
+    for ticket in tickets {
+        assert_eq!(harness.number(ticket), Ok(1));
+    }
+    assert_eq!(names(&log), ["SET", "GETRANGE", "GETRANGE"]);
+    // The next one moves the expiry, and needs no other read.
+    let moved = harness.prolong(&id("a"), later(1001));
+    assert_eq!(harness.number(moved), Ok(1));
+    assert_eq!((names(&log)[3..].join(" "), fake.log()), ("SET".into(), vec![]));
+    assert!(stored(&fake).unwrap().contains(&later(1001).millis().to_string()));
+}
+
+#[test]
+fn a_touch_that_only_reads_sees_the_changes_of_other_processes() {
+    let (fake, mut harness, log) = open(|_| {});
+    let touched = harness.prolong(&id("a"), later(1000));
+    assert_eq!(harness.number(touched), Ok(1));
+    shorten(&fake);
+    let touched = harness.prolong(&id("a"), later(1000));
+    assert_eq!(harness.number(touched), Ok(1));
+    assert!(stored(&fake).unwrap().contains(&later(1000).millis().to_string()));
+    assert_eq!((names(&log).join(" "), fake.log()), ("SET GETRANGE".into(), vec!["touch sess#a".into()]));
+
+    read(&mut harness);
+    fake.data.lock().unwrap().put(b"sess#a", None);
+    // The second one shares no result with the first, which is complete.
+    for _ in 0..2 {
+        let touched = harness.prolong(&id("a"), later(1000));
+        assert_eq!(harness.number(touched), Ok(0));
+    }
+    assert_eq!(names(&log)[2..], ["GET", "GETRANGE", "EVALSHA"]);
+}
+
+/// The worker makes the touch, so calls behind it must not reach the server before it.
+#[test]
+fn later_calls_wait_for_a_touch_that_only_reads() {
+    let (fake, mut harness, _) = open(|_| {});
+    let touched = harness.prolong(&id("a"), later(1000));
+    assert_eq!(harness.number(touched), Ok(1));
+    shorten(&fake);
+    let tickets = [harness.prolong(&id("a"), later(1000)), harness.delete(&id("a"))];
+    assert_eq!(tickets.map(|ticket| harness.number(ticket)), [Ok(1), Ok(1)]);
+    assert_eq!(fake.log()[..2], ["touch sess#a", "GETDEL sess#a"]);
+}
+
+#[test]
+fn equal_touches_that_are_not_sent_yet_share_a_request() {
+    for is_old in [false, true] {
+        let (fake, mut harness, log) = open(|fake| fake.data.lock().unwrap().is_old = is_old);
+        let touch = |harness: &mut Harness, expires| harness.prolong(&id("a"), expires);
+        let first = [later(1000), later(1000), later(2000)].map(|expires| touch(&mut harness, expires));
+        let found = harness.get(&id("a"));
+        let last = touch(&mut harness, later(2000));
+        for ticket in first {
+            assert_eq!(harness.number(ticket), Ok(1));
+        }
+        assert_eq!(harness.session(found).unwrap().unwrap().expires, later(2000));
+        assert_eq!(harness.number(last), Ok(1));
+        // An old server refuses them, and the worker makes each one.
+        assert_eq!(names(&log)[..4], ["SET", "SET", "GET", "GETRANGE"]);
+        let by_worker = fake.log().iter().filter(|call| *call == "touch sess#a").count();
+        assert_eq!(by_worker, if is_old { 4 } else { 0 });
+    }
+}
+
+/// As a proxy may.
+#[test]
+fn a_refusal_is_remembered_for_the_connection() {
+    for (refusal, is_remembered) in [
+        (&b"-NOTSUPPORTED option of SET\r\n"[..], true),
+        (b"-upstream failure\r\n", true),
+        (b"-NOPERM this user has no permissions to run the 'set' command\r\n", true),
+        (b"-BUSY Redis is busy running a script.\r\n", false),
+        (b"-MISCONF Errors writing to the AOF file\r\n", false),
+    ] {
+        let log = Log::default();
+        let noted = Arc::clone(&log);
+        let fake = Fake::start(move |is_fast, command| {
+            if !is_fast {
+                return Conduct::Do;
+            }
+            noted.lock().unwrap().push(command.clone());
+            let is_conditional = command[0] == b"SET" && command[3] == b"IFEQ";
+            if is_conditional { Conduct::Answer(refusal) } else { Conduct::Do }
+        });
+        let mut harness = Harness::open(open_on(&fake, |_| {}));
+        let created = harness.create(&session("a", &ann()));
+        assert_eq!(harness.number(created), Ok(1));
+        let touch = |harness: &mut Harness, millis| {
+            read(harness);
+            log.lock().unwrap().clear();
+            let touched = harness.prolong(&id("a"), later(millis));
+            assert_eq!(harness.number(touched), Ok(1));
+            names(&log)
+        };
+        assert_eq!(touch(&mut harness, 1), ["SET"]);
+        assert_eq!(touch(&mut harness, 2), [if is_remembered { "EVALSHA" } else { "SET" }]);
+        // The next connection may be to another server.
+        let node = harness.fast_path.sockets().next().unwrap().0;
+        harness.fast_path.give_up(node);
+        harness.until(|harness| harness.connections == 2);
+        assert_eq!(touch(&mut harness, 3), ["SET"]);
+    }
+}
+
 #[test]
 fn a_server_without_conditional_sets_is_asked_once() {
     let (fake, mut harness, log) = open(|fake| fake.data.lock().unwrap().is_old = true);
@@ -134,13 +264,11 @@ fn a_full_server_moves_the_expiry_by_the_script() {
         let is_refused = is_fast && command[0] == b"SET" && command[3] == b"IFEQ";
         if is_refused { Conduct::Answer(b"-OOM command not allowed\r\n") } else { Conduct::Do }
     });
-    let store = open_on(&fake, |_| {});
-    let mut harness = Harness::open(Arc::clone(&store));
+    let mut harness = Harness::open(open_on(&fake, |_| {}));
     let created = harness.create(&session("a", &ann()));
     assert_eq!(harness.number(created), Ok(1));
     read(&mut harness);
     let touched = harness.touch(&id("a"), in_an_hour());
     assert_eq!(harness.number(touched), Ok(1));
     assert_eq!(fake.log(), ["touch sess#a"]);
-    assert!(store.conditional_sets.is_supported(), "it may have room later");
 }

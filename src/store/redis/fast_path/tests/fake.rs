@@ -389,6 +389,10 @@ impl Data {
             }
             (b"GET", key) => self.strings.get(key).map_or_else(nil, |value| bulk(value)),
             (b"GETDEL", key) => self.strings.remove(key).map_or_else(nil, |value| bulk(&value)),
+            (b"GETRANGE", key) => {
+                assert_eq!(command[2..], [b"0".to_vec(), b"63".to_vec()]);
+                bulk(self.strings.get(key).map_or(&[], |value| &value[..64]))
+            }
             (b"SET", _) if command[3] == b"IFEQ" && self.is_old => b"-ERR syntax error\r\n".to_vec(),
             (b"SET", key) if command[3] == b"IFEQ" => {
                 assert_eq!(command[5], b"PXAT");
@@ -462,7 +466,10 @@ impl Data {
             (if is(&END_OF_USER) { &args[1] } else { args.get(3).unwrap_or(&args[0]) }, &value[40..56]);
         let is_of = |at: usize| args.get(at).is_none_or(|wanted| wanted == created);
         if is(&TOUCH) {
-            value[11..29].copy_from_slice(&args[1]);
+            let is_enough = !args[3].is_empty() && parsed(&value[11..29]) >= parsed(&args[3]);
+            if !is_enough {
+                value[11..29].copy_from_slice(&args[1]);
+            }
             number(1)
         } else if is(&UPDATE) {
             if !value[64..].starts_with(user) || !is_of(5) {

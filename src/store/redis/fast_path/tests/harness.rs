@@ -165,6 +165,10 @@ impl Harness {
         self.does(|fast_path, ticket| fast_path.touch(id.clone(), expires, None, ticket))
     }
 
+    pub fn prolong(&mut self, id: &SessionId, expires: Expiry) -> u32 {
+        self.does(|fast_path, ticket| fast_path.touch(id.clone(), expires, Some(expires.millis()), ticket))
+    }
+
     pub fn delete(&mut self, id: &SessionId) -> u32 {
         self.does(|fast_path, ticket| fast_path.delete(id.clone(), ticket))
     }

@@ -17,9 +17,15 @@ use crate::store::conformance::{id, json};
 
 #[derive(Debug, Clone, Copy)]
 enum Call {
-    Create { user: bool },
-    Update { user: bool },
+    Create {
+        user: bool,
+    },
+    Update {
+        user: bool,
+    },
     Touch,
+    /// A touch that leaves a late enough expiry unchanged.
+    Prolong,
     Delete,
     Get,
 }
@@ -31,6 +37,10 @@ enum Step {
     /// Waits until the oldest call completes.
     Wait,
     WaitForAll,
+    /// Once no call is pending, another process deletes a session.
+    OthersDelete(usize),
+    /// Likewise, and gives it an earlier expiry.
+    OthersShorten(usize),
     /// Moves a half of the slots to another node of a cluster.
     MoveSlots(usize),
 }
@@ -40,15 +50,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => any::<bool>().prop_map(|user| Call::Create { user }),
         3 => any::<bool>().prop_map(|user| Call::Update { user }),
         2 => Just(Call::Touch),
+        3 => Just(Call::Prolong),
         2 => Just(Call::Delete),
         4 => Just(Call::Get),
     ];
     let step = prop_oneof![
-        8 => (0..3_usize, call).prop_map(|(session, call)| Step::Call(session, call)),
-        1 => Just(Step::Submit),
-        1 => Just(Step::Wait),
-        1 => Just(Step::WaitForAll),
-        1 => (0..2_usize).prop_map(Step::MoveSlots),
+        16 => (0..3_usize, call).prop_map(|(session, call)| Step::Call(session, call)),
+        2 => Just(Step::Submit),
+        2 => Just(Step::Wait),
+        2 => Just(Step::WaitForAll),
+        1 => (0..3_usize).prop_map(Step::OthersDelete),
+        1 => (0..3_usize).prop_map(Step::OthersShorten),
+        2 => (0..2_usize).prop_map(Step::MoveSlots),
     ];
     proptest::collection::vec(step, 1..40)
 }
@@ -60,25 +73,30 @@ fn faults() -> impl Strategy<Value = Vec<Conduct>> {
         1 => Just(Conduct::Answer(b"-NOSCRIPT No matching script.\r\n")),
         1 => Just(Conduct::Answer(b"-OOM command not allowed\r\n")),
         1 => Just(Conduct::Answer(b"-BUSY Redis is busy running a script.\r\n")),
+        1 => Just(Conduct::Answer(b"-UNSUPPORTED\r\n")),
         1 => Just(Conduct::Answer(b"-READONLY You can't write.\r\n")),
         1 => Just(Conduct::End),
         1 => (0..9_usize).prop_map(Conduct::DoAndEnd),
         1 => Just(Conduct::DoAndCorrupt),
     ];
-    proptest::collection::vec(fault, 0..60)
+    // After a fault, most calls go to the worker for a while.
+    prop_oneof![Just(Vec::new()), proptest::collection::vec(fault, 0..60)]
 }
 
-/// The possible states of a session: the number of the call that wrote it, or absent.
-type States = Vec<Option<usize>>;
+/// A stored session: the number of the call that wrote it, and whether others have given it an earlier expiry.
+type State = Option<(usize, bool)>;
+
+/// The possible states of a session, which may be absent.
+type States = Vec<State>;
 
 /// The result of a change in a state, and the new state.
-fn done(call: Call, number: usize, state: Option<usize>) -> Option<(u64, Option<usize>)> {
+fn done(call: Call, number: usize, state: State) -> Option<(u64, State)> {
     match (call, state) {
-        (Call::Create { .. }, None) => Some((1, Some(number))),
+        (Call::Create { .. }, None) => Some((1, Some((number, false)))),
         (Call::Create { .. }, Some(_)) | (Call::Get, _) => None,
-        (Call::Update { .. }, Some(_)) => Some((1, Some(number))),
-        (Call::Touch, Some(_)) => Some((1, state)),
-        (Call::Update { .. } | Call::Touch, None) => Some((0, None)),
+        (Call::Update { .. }, Some(_)) => Some((1, Some((number, false)))),
+        (Call::Touch | Call::Prolong, Some((writer, _))) => Some((1, Some((writer, false)))),
+        (Call::Update { .. } | Call::Touch | Call::Prolong, None) => Some((0, None)),
         (Call::Delete, _) => Some((1, None)),
     }
 }
@@ -103,8 +121,9 @@ fn after(states: &States, call: Call, number: usize, outcome: &Result<Answer>) -
     left
 }
 
-#[derive(Default)]
 struct Checker {
+    /// The expiry that all calls give.
+    expires: Expiry,
     states: HashMap<usize, States>,
     /// The calls whose outcome was not checked yet.
     pending: VecDeque<(u32, usize, Call, usize)>,
@@ -137,13 +156,35 @@ impl Checker {
         *self.states(session) = left;
     }
 
+    fn wait_for_all(&mut self, harness: &mut Harness) {
+        while !self.pending.is_empty() {
+            self.wait(harness);
+        }
+        (0..3).for_each(|session| self.look(harness, session));
+    }
+
+    /// Changes a session as another process does.
+    fn others_change(&mut self, fake: &Fake, session: usize, is_shortened: bool) {
+        let Some((writer, _)) = self.states(session)[0] else { return };
+        let key = format!("sess#{session}").into_bytes();
+        let mut data = fake.data.lock().unwrap();
+        let shortened = is_shortened.then(|| {
+            let mut value = data.strings[&key].clone();
+            let earlier = self.expires.millis() - 60_000;
+            value[11..29].copy_from_slice(format!("{earlier:<18}").as_bytes());
+            value
+        });
+        data.put(&key, shortened);
+        *self.states(session) = vec![is_shortened.then_some((writer, true))];
+    }
+
     /// Reads a session without pending changes.
     fn look(&mut self, harness: &mut Harness, session: usize) {
         let ticket = harness.get(&id(&session.to_string()));
         let found = harness.session(ticket).unwrap();
         self.ended += 1;
         let found = found.map(|found| match found.content().unwrap().body {
-            Body::Json { text, .. } => number_in(text),
+            Body::Json { text, .. } => (number_in(text), found.expires.millis() < self.expires.millis()),
             Body::Plain(_) => panic!("none was written"),
         });
         let states = self.states(session);
@@ -164,7 +205,8 @@ fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize, is_old: bool) {
         Harness::open(if nodes > 1 { open_in_cluster(&fake, |_| {}) } else { open_on(&fake, |_| {}) });
     let (ann, ben) = (ann(), UserKeyBuf::from_text("ben"));
     let expires = Expiry::new(SystemClock.now() + 3_600_000).unwrap();
-    let mut checker = Checker::default();
+    let (states, pending) = (HashMap::new(), VecDeque::new());
+    let mut checker = Checker { expires, states, pending, ended: 0 };
     for (number, step) in steps.iter().enumerate() {
         match *step {
             Step::Call(session, call) => {
@@ -175,6 +217,7 @@ fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize, is_old: bool) {
                     Call::Create { user } => harness.create(&of(user)),
                     Call::Update { user } => harness.update(&of(user)),
                     Call::Touch => harness.touch(&id(&session_id), expires),
+                    Call::Prolong => harness.prolong(&id(&session_id), expires),
                     Call::Delete => harness.delete(&id(&session_id)),
                     Call::Get => harness.get(&id(&session_id)),
                 };
@@ -184,18 +227,14 @@ fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize, is_old: bool) {
             Step::MoveSlots(half) if nodes > 1 => fake.slots.lock().unwrap().move_half(half),
             Step::MoveSlots(_) => {}
             Step::Wait => checker.wait(&mut harness),
-            Step::WaitForAll => {
-                while !checker.pending.is_empty() {
-                    checker.wait(&mut harness);
-                }
-                (0..3).for_each(|session| checker.look(&mut harness, session));
+            Step::WaitForAll => checker.wait_for_all(&mut harness),
+            Step::OthersDelete(session) | Step::OthersShorten(session) => {
+                checker.wait_for_all(&mut harness);
+                checker.others_change(&fake, session, matches!(step, Step::OthersShorten(_)));
             }
         }
     }
-    while !checker.pending.is_empty() {
-        checker.wait(&mut harness);
-    }
-    (0..3).for_each(|session| checker.look(&mut harness, session));
+    checker.wait_for_all(&mut harness);
     assert!(harness.fast_path.is_idle() && harness.fast_path.fallback.is_empty());
     assert_eq!(harness.count(), checker.ended, "each call ends once");
 }
