@@ -79,19 +79,22 @@ function withCookie(session, cookie) {
  * Whether the text of a loaded record has the same user and data as a new record. The expiries and the cookie may
  * differ. Returns `false` if it cannot tell, for example for text that another program wrote.
  */
-function hasSameData(text, { json, expires, user }) {
+function hasSameData(text, { id, json, expires, user }) {
   // A reply of the store may start with its kind and a number.
   const start = text.indexOf("{");
-  const expiresAt = json.indexOf(EXPIRES) + EXPIRES.length;
+  const expiresAt = json.indexOf(EXPIRES, id.length) + EXPIRES.length;
   const userAt = expiresAt + isoOf(expires).length + '",'.length;
   const sessionAt = userAt + (user === undefined ? 0 : `"userId":${JSON.stringify(user)},`.length);
-  if (!json.startsWith(COOKIE, sessionAt) || !text.startsWith(COOKIE, start + sessionAt)) return false;
   // This brace may be inside the cookie. All data comes after it in any case.
-  const [textEnd, end] = [text.indexOf("}", start + sessionAt), json.indexOf("}", sessionAt)];
-  // Comparing slices with `===` takes a fourth of the time of `startsWith` or `endsWith`.
+  const textEnd = text.indexOf("}", start + sessionAt);
+  const end = json.indexOf("}", sessionAt);
+  // The data first, because it differs most often. Comparing slices with `===` takes a fourth of the time of
+  // `startsWith` or `endsWith`.
   return (
     text.length - textEnd === json.length - end &&
     text.slice(textEnd) === json.slice(end) &&
+    json.startsWith(COOKIE, sessionAt) &&
+    text.startsWith(COOKIE, start + sessionAt) &&
     text.slice(start, start + expiresAt) === json.slice(0, expiresAt) &&
     text.indexOf('"', start + expiresAt) === start + userAt - 2 &&
     text.slice(start + userAt, start + sessionAt) === json.slice(userAt, sessionAt)
