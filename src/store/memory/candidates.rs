@@ -20,9 +20,8 @@ pub(super) enum Order {
 /// Above the key of every session.
 pub(super) const NO_KEY: u64 = u64::MAX;
 
-/// A scan takes this part of the shard's sessions, and at least so many. The model checker has few sessions.
+/// A scan takes this part of the shard's sessions, and at least one.
 const SCAN_PART: usize = 8;
-const MIN_SCANNED: usize = if cfg!(feature = "shuttle") { 1 } else { 16 };
 
 /// The first sessions of a shard in one order.
 ///
@@ -38,8 +37,6 @@ pub(super) struct Candidates {
     entries: Vec<(u64, Slot)>,
     /// No session without an entry has a lower key.
     rest: u64,
-    /// How many entries the last scan was to take.
-    scanned: usize,
 }
 
 impl Order {
@@ -69,7 +66,7 @@ pub(super) fn expiry_of_key(key: u64) -> Millis {
 
 impl Candidates {
     pub(super) fn new() -> Self {
-        Self { entries: Vec::new(), rest: NO_KEY, scanned: 0 }
+        Self { entries: Vec::new(), rest: NO_KEY }
     }
 
     /// A key that no session of the shard is below.
@@ -77,7 +74,7 @@ impl Candidates {
         self.entries.last().map_or(self.rest, |&(key, _)| key.min(self.rest))
     }
 
-    /// Adds a session, or one that has a lower key now or another slot.
+    /// Adds a session, or one that has a lower key now or another slot. Only a scan allocates.
     pub(super) fn add(&mut self, key: u64, slot: Slot) {
         if key >= self.rest {
             return;
@@ -87,16 +84,22 @@ impl Candidates {
             return;
         }
         let reversed = |&(key, slot): &(u64, Slot)| Reverse((key, slot.to_bits()));
-        if let Err(at) = self.entries.binary_search_by_key(&reversed(&(key, slot)), reversed) {
+        let Err(at) = self.entries.binary_search_by_key(&reversed(&(key, slot)), reversed) else { return };
+        if self.entries.len() < self.entries.capacity() {
             self.entries.insert(at, (key, slot));
+            return;
         }
-        // Many sessions that expire early would otherwise all have an entry.
-        if self.entries.len() > 2 * self.scanned {
-            let dropped = self.entries.len() - self.scanned;
-            self.lower(self.entries[dropped - 1].0);
-            self.entries.drain(..dropped);
-            self.entries.shrink_to_fit();
-        }
+        // The last ones to go make room.
+        let dropped = self.entries.len().div_ceil(4);
+        self.lower(self.entries[dropped - 1].0);
+        self.entries.drain(..dropped);
+        self.add(key, slot);
+    }
+
+    /// Frees the entries. The next look scans the shard.
+    pub(super) fn free(&mut self) {
+        self.lower(self.bound());
+        self.entries = Vec::new();
     }
 
     /// Makes the next look scan the shard if no entry has a key below this one.
@@ -133,11 +136,11 @@ impl Candidates {
     pub(super) fn scan(&mut self, order: Order, slab: &Slab) {
         let keys = slab.all_slots().filter_map(|slot| Some((order.key(slab, slot)?, slot)));
         let mut entries: Vec<_> = keys.collect();
-        self.scanned = (slab.len() / SCAN_PART).max(MIN_SCANNED);
+        let taken = (slab.len() / SCAN_PART).max(1);
         self.rest = NO_KEY;
-        if entries.len() > self.scanned {
-            self.rest = entries.select_nth_unstable_by_key(self.scanned, |&(key, _)| key).1.0;
-            entries.truncate(self.scanned);
+        if entries.len() > taken {
+            self.rest = entries.select_nth_unstable_by_key(taken, |&(key, _)| key).1.0;
+            entries.truncate(taken);
         }
         entries.sort_unstable_by_key(|&(key, slot)| Reverse((key, slot.to_bits())));
         entries.shrink_to_fit();

@@ -102,8 +102,15 @@ impl MemoryStore {
         let kept = new.is_live(now).then_some(new.has_user);
         while self.bytes(Some(list)) > max.get() {
             if self.remove_first(list, new, kept, now).is_none() {
-                return;
+                return self.trim_list(list);
             }
+        }
+    }
+
+    /// Frees the candidates if they take more than `maxBytes` leaves. A scan that makes no room for a session calls this.
+    pub(super) fn trim_list(&self, list: &mut EvictionList) {
+        if self.limits.max_bytes.is_some_and(|max| self.bytes(Some(list)) > max.get()) {
+            list.free_candidates();
         }
     }
 
@@ -124,6 +131,7 @@ impl MemoryStore {
             let shard = list.next_scanned();
             let table = self.shards[shard].read();
             list.scan_early(shard, table.slab());
+            self.trim_list(&mut list);
             self.uses.put_off_scan(at, table.len().max(MIN_USES));
         } else {
             self.uses.put_off_scan(at, list.sessions() / 8 + MIN_USES);

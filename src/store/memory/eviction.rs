@@ -162,6 +162,13 @@ impl EvictionList {
         }
     }
 
+    /// Frees the candidates of all shards. The next look at a shard scans it.
+    pub(super) fn free_candidates(&mut self) {
+        let all = self.orders.iter_mut().flat_map(|order| order.candidates.iter_mut());
+        all.for_each(Candidates::free);
+        self.bytes = 0;
+    }
+
     /// Frees the candidates of an empty shard.
     pub(super) fn emptied(&mut self, shard: usize) {
         if self.has_order() {

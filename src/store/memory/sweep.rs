@@ -80,6 +80,7 @@ impl MemoryStore {
                     left -= 1;
                 }
                 is_done = left > 0;
+                self.trim_list(&mut list);
                 if is_done {
                     table.give_back();
                     shard.set_earliest(list.earliest(number));

@@ -339,6 +339,23 @@ fn a_small_limit_leaves_room_for_some_sessions() {
     assert!(live(&bench).len() > 15, "{} sessions", live(&bench).len());
 }
 
+/// A read may scan for the next sessions to evict, and that takes memory. It makes no room for it.
+#[test]
+fn bytes_are_kept_within_their_limit_by_reads() {
+    const MAX: usize = 20_000;
+    for count in 50..150 {
+        let limits = Limits { max_bytes: NonZeroUsize::new(MAX), ..Limits::default() };
+        let bench = Bench::new(|clock| MemoryStore::with_shards(limits, clock, 32));
+        for at in 0..count {
+            create(&bench, &at.to_string(), ["", "ann"][at % 2]).unwrap();
+        }
+        for at in 0..3000 {
+            bench.store.get(&id(&(at % count).to_string())).unwrap();
+        }
+        assert!(bytes(&bench) <= MAX, "{} bytes after reads of {count}", bytes(&bench));
+    }
+}
+
 /// Sessions that stay in use among many that go must not hold the memory of those.
 #[test]
 fn bytes_are_kept_within_their_limit_when_some_sessions_outlive_all_others() {
