@@ -89,7 +89,7 @@ impl SessionStore for MemoryStore {
         }
         let mut list = self.lock_list();
         let mut table = shard.write();
-        if let Some((slot, _)) = table.find(hash, id) {
+        if let Some((slot, _)) = table.find_to_remove(hash, id) {
             self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Deleted);
         }
         Ok(())
