@@ -1,34 +1,70 @@
-//! Decodes lower-case hexadecimal digits, eight at a time.
+//! Decodes lower-case hexadecimal digits, sixteen at a time.
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const DIGITS: usize = size_of::<u64>();
+const DIGITS: usize = 16;
 
 /// Decodes two digits to each byte of `out`, which is half as long as `text`. Returns whether all characters are
 /// digits.
 #[inline]
 pub fn decode(text: &[u8], out: &mut [u8]) -> bool {
-    for (eight, four) in text.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-        let Some(bytes) = decode_eight(*eight) else { return false };
-        *four = bytes;
+    for (sixteen, eight) in text.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        let Some(bytes) = decode_sixteen(*sixteen) else { return false };
+        *eight = bytes;
     }
     if text.len().is_multiple_of(DIGITS) {
         return true;
     }
-    // Decode the last eight digits, some of them for the second time. Shorter texts are padded with zeros.
+    // Decode the last sixteen digits, some of them for the second time. Shorter texts are padded with zeros.
     let mut last = [b'0'; DIGITS];
     let from = text.len().saturating_sub(DIGITS);
     last[DIGITS - (text.len() - from)..].copy_from_slice(&text[from..]);
-    let Some(bytes) = decode_eight(last) else { return false };
+    let Some(bytes) = decode_sixteen(last) else { return false };
     let from = out.len().saturating_sub(DIGITS / 2);
     let missing = DIGITS / 2 - (out.len() - from);
     out[from..].copy_from_slice(&bytes[missing..]);
     true
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+use decode_in_integer as decode_sixteen;
+#[cfg(target_arch = "x86_64")]
+use decode_in_vector as decode_sixteen;
+
 /// Returns `None` for any other character.
+#[cfg(target_arch = "x86_64")]
 #[inline]
-fn decode_eight(text: [u8; DIGITS]) -> Option<[u8; DIGITS / 2]> {
-    let text = u64::from_le_bytes(text);
+fn decode_in_vector(text: [u8; DIGITS]) -> Option<[u8; DIGITS / 2]> {
+    use std::arch::x86_64::{
+        _mm_add_epi8, _mm_and_si128, _mm_cmpeq_epi8, _mm_cvtsi128_si64, _mm_min_epu8, _mm_movemask_epi8,
+        _mm_or_si128, _mm_packus_epi16, _mm_set_epi64x, _mm_set1_epi8, _mm_set1_epi16, _mm_slli_epi16,
+        _mm_srli_epi16, _mm_sub_epi8,
+    };
+    let text = u128::from_le_bytes(text);
+    // SAFETY: each x86-64 processor has SSE2.
+    unsafe {
+        let text = _mm_set_epi64x((text >> 64) as i64, text as i64);
+        // A character below the range wraps to a large number.
+        let digit = _mm_sub_epi8(text, _mm_set1_epi8(b'0' as i8));
+        let letter = _mm_sub_epi8(text, _mm_set1_epi8(b'a' as i8));
+        let is_digit = _mm_cmpeq_epi8(_mm_min_epu8(digit, _mm_set1_epi8(9)), digit);
+        let is_letter = _mm_cmpeq_epi8(_mm_min_epu8(letter, _mm_set1_epi8(5)), letter);
+        if _mm_movemask_epi8(_mm_or_si128(is_digit, is_letter)) != 0xffff {
+            return None;
+        }
+        let letter = _mm_and_si128(_mm_add_epi8(letter, _mm_set1_epi8(10)), is_letter);
+        let values = _mm_or_si128(_mm_and_si128(digit, is_digit), letter);
+        // The first digit of two is the high one. Then drop every other byte.
+        let pairs = _mm_or_si128(_mm_slli_epi16(values, 4), _mm_srli_epi16(values, 8));
+        let bytes = _mm_and_si128(pairs, _mm_set1_epi16(0xff));
+        Some(_mm_cvtsi128_si64(_mm_packus_epi16(bytes, bytes)).to_le_bytes())
+    }
+}
+
+/// The same for any processor.
+#[cfg(any(not(target_arch = "x86_64"), test))]
+#[inline]
+fn decode_in_integer(text: [u8; DIGITS]) -> Option<[u8; DIGITS / 2]> {
+    const ONES: u128 = u128::from_le_bytes([1; DIGITS]);
+    let text = u128::from_le_bytes(text);
     // Digits are 0x30 to 0x39, letters 0x61 to 0x66. No sum carries into the next byte.
     let low = text & (0x0f * ONES);
     let letter = (text >> 6) & ONES;
@@ -40,10 +76,9 @@ fn decode_eight(text: [u8; DIGITS]) -> Option<[u8; DIGITS / 2]> {
     if wrong_value | wrong_kind != 0 {
         return None;
     }
-    // The first digit of two is the high one. Then drop every other byte.
-    let bytes = (values << 4 | values >> 8) & 0x00ff_00ff_00ff_00ff;
-    let bytes = (bytes | bytes >> 8) & 0x0000_ffff_0000_ffff;
-    Some(((bytes | bytes >> 16) as u32).to_le_bytes())
+    // The first digit of two is the high one. Then take every other byte.
+    let bytes = (values << 4 | values >> 8).to_le_bytes();
+    Some(std::array::from_fn(|at| bytes[2 * at]))
 }
 
 #[cfg(test)]
@@ -68,11 +103,23 @@ mod tests {
 
     #[test]
     fn each_byte_is_checked_at_each_position() {
-        for at in 0..20 {
+        for at in 0..36 {
             for byte in 0..=u8::MAX {
-                let mut text = *b"0123456789abcdef90af";
+                let mut text = *b"0123456789abcdef90af0123456789abcdef";
                 text[at] = byte;
                 assert_eq!(decoded(&text), expected(&text), "{byte} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_code_for_any_processor_checks_each_byte_at_each_position() {
+        for at in 0..DIGITS {
+            for byte in 0..=u8::MAX {
+                let mut text = *b"0123456789abcdef";
+                text[at] = byte;
+                let decoded = decode_in_integer(text).map(|bytes| bytes.to_vec());
+                assert_eq!(decoded, expected(&text), "{byte} at {at}");
             }
         }
     }

@@ -6,9 +6,11 @@ const { count, medianRatio } = require("../stats.js");
 
 /** The maximum ratio of our time per call to the Map's, by the number of sessions. */
 const LIMITS = {
-  get: { 1000: 1.3, 10000: 1.1, 100000: 0.8, 1000000: 0.55 },
-  create: { 1000: 1.5, 10000: 1.4, 100000: 1.2, 1000000: 0.65 },
+  get: { 1000: 1.3, 10000: 1.15, 100000: 0.8, 1000000: 0.6 },
+  create: { 1000: 1.4, 10000: 1.3, 100000: 1.1, 1000000: 0.9 },
 };
+const UPDATE_LIMIT = 1.3;
+const DELETE_LIMIT = 1.2;
 const TOUCH_LIMIT = 0.8;
 const MEMORYSTORE_LIMIT = 0.9;
 
@@ -28,6 +30,8 @@ function judge(rows) {
   return [
     ...each("fluidauth", "await get, against the Map", (size) => LIMITS.get[size], ofMap("get")),
     ...each("fluidauth", "create, against the Map", (size) => LIMITS.create[size], ofMap("create")),
+    ...each("fluidauth", "update, against the Map", () => UPDATE_LIMIT, ofMap("update")),
+    ...each("fluidauth", "delete, against the Map", () => DELETE_LIMIT, ofMap("delete")),
     ...each("fluidauth", "touch, against the Map's read, change, update", () => TOUCH_LIMIT, ofMap("touch")),
     ...each(
       "express",

@@ -89,7 +89,7 @@ impl SessionStore for MemoryStore {
         }
         let mut list = self.lock_list();
         let mut table = shard.write();
-        if let Some((slot, _)) = table.find(hash, id) {
+        if let Some((slot, _)) = table.find_to_remove(hash, id) {
             self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Deleted);
         }
         Ok(())
@@ -236,16 +236,24 @@ impl MemoryStore {
             }
         }
         let mut table = shard.write();
+        let mut entry = self.users.reserve(new.user());
         match table.find(hash, &session.id).map(|(slot, record)| (slot, record.is_live(now))) {
             None => {}
             Some((_, true)) => return Err(StoreError::Exists),
             Some((slot, false)) => {
+                drop(entry);
                 self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Expired);
+                entry = self.users.reserve(new.user());
             }
         }
         self.use_now(&mut new);
-        let slot = table.insert(hash, &new);
-        self.inserted(list.as_deref_mut(), &new, self.session_ref(hash, slot));
+        let session = self.session_ref(hash, table.insert(hash, &new));
+        if let Some(entry) = entry {
+            entry.insert(session);
+        }
+        if let Some(list) = list.as_deref_mut() {
+            list.insert(&new, session);
+        }
         table.created += 1;
         shard.record_expiry(new.expires.millis(), true);
         drop(table);

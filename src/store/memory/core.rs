@@ -244,14 +244,6 @@ impl MemoryStore {
         }
     }
 
-    /// Adds a new record to the secondary indexes. Call it under the lock of its shard.
-    pub(super) fn inserted(&self, list: Option<&mut EvictionList>, record: &NewRecord, session: SessionRef) {
-        self.users.insert(record.user(), session);
-        if let Some(list) = list {
-            list.insert(record, session);
-        }
-    }
-
     /// Replaces a live record by a new one of the same id, in all tables. Call it under the lock of its shard.
     pub(super) fn replace(
         &self,

@@ -1,5 +1,7 @@
 //! A flat hash table of small numbers.
 
+use super::prefetch::prefetch;
+
 /// A value has this many bits, and is not 0.
 pub(super) const VALUE_BITS: u32 = 39;
 const TAG_BITS: u32 = u64::BITS - VALUE_BITS;
@@ -48,6 +50,14 @@ impl Index {
 
     pub(super) fn allocated(&self) -> usize {
         self.words.len() * size_of::<u64>()
+    }
+
+    /// Requests the words that a search or an insertion reads.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u64) {
+        if let Some(word) = self.words.get(self.home(tag(hash))) {
+            prefetch(word);
+        }
     }
 
     /// The values whose hashes have this tag.

@@ -22,6 +22,7 @@ mod eviction_model;
 mod index;
 mod last_use;
 mod limits;
+mod prefetch;
 mod record;
 mod removal;
 mod shard;

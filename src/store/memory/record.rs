@@ -252,6 +252,11 @@ impl<'a> Record<'a> {
         cost(start + len)
     }
 
+    pub(super) fn words(self) -> usize {
+        let (start, len) = self.range();
+        words(start + len)
+    }
+
     #[inline]
     fn head(self, word: usize) -> u64 {
         self.0[word].load(Ordering::Relaxed)

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::last_use::LastUse;
+use super::prefetch::prefetch;
 use super::record::{HEAD_WORDS, NewRecord, Record};
 use super::size_class::{MAX_SLOTS, SizeClass, slot_words};
 use super::slot::{MAX_CHUNKS, Slot};
@@ -106,6 +107,14 @@ impl Slab {
         Record::at(&self.words[slot.chunk()][slot.word() + self.layout.head_words()..])
     }
 
+    /// Requests what `remove` changes in the chunk of a slot.
+    #[inline]
+    pub(super) fn prefetch_chunk(&self, slot: Slot) {
+        if let Some(chunk) = self.chunks.get(slot.chunk()) {
+            prefetch(chunk);
+        }
+    }
+
     /// The last use of a session. [`Layout::Plain`] has none.
     pub(super) fn last_use(&self, slot: Slot) -> LastUse {
         match self.layout {
@@ -157,8 +166,9 @@ impl Slab {
 
     /// Writes a record over another, if it takes a slot of the same size.
     pub(super) fn replace(&mut self, slot: Slot, record: &NewRecord) -> bool {
-        let chunk = &self.chunks[slot.chunk()];
-        let same = chunk.slot_words as usize == slot_words(self.words_of(record));
+        // A slot has the size for its record, so the chunk need not be read.
+        let words = self.get(slot).words() + self.layout.head_words();
+        let same = slot_words(words) == slot_words(self.words_of(record));
         if same {
             self.write(slot, record);
         }

@@ -31,6 +31,16 @@ impl Table {
         })
     }
 
+    /// As `find`, for a record that is about to be removed.
+    #[inline]
+    pub(super) fn find_to_remove(&self, hash: u64, id: &SessionId) -> Option<(Slot, Record<'_>)> {
+        self.records(hash).find(|(slot, record)| {
+            self.slab.prefetch_chunk(*slot);
+            record.prefetch();
+            record.id() == id.as_bytes()
+        })
+    }
+
     /// The record of a creation number.
     pub(super) fn find_created(&self, hash: u64, created: u64) -> Option<(Slot, Record<'_>)> {
         self.records(hash).find(|(_, record)| record.created() == created)

@@ -12,7 +12,7 @@ use super::index::{self, Index};
 use super::shard::shard_of;
 use super::slot::SessionRef;
 use crate::session::UserKey;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, MutexGuard, lock};
 
 /// Session refs by the hash of the session's user, in shards.
 ///
@@ -57,6 +57,13 @@ pub(super) struct DetachedUsers {
     _shards: Vec<UserShard>,
 }
 
+/// The lock of a user's entries, for a session that is about to be added.
+pub(super) struct Reserved<'a> {
+    bytes: &'a ByteCount,
+    hash: u64,
+    shard: MutexGuard<'a, UserShard>,
+}
+
 /// An entry: its shard and tag, and the session.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct UserEntry {
@@ -70,11 +77,14 @@ impl UserIndex {
         Self { shards: (0..shards).map(|_| CachePadded::default()).collect(), hasher, bytes }
     }
 
-    /// Adds a session. One without a user has no entry.
-    pub(super) fn insert(&self, user: Option<UserKey<'_>>, session: SessionRef) {
-        if let Some(hash) = self.hash(user) {
-            self.change(hash, |shard| shard.insert(hash, session));
-        }
+    /// Begins to add a session whose place is not known yet. `None` without a user.
+    ///
+    /// **Locking**: holds the lock of the user's shard. So the processor may fetch the entry while the caller finds a slot.
+    pub(super) fn reserve(&self, user: Option<UserKey<'_>>) -> Option<Reserved<'_>> {
+        let hash = self.hash(user)?;
+        let shard = self.lock(hash);
+        shard.few.prefetch(hash);
+        Some(Reserved { bytes: &self.bytes, hash, shard })
     }
 
     pub(super) fn remove(&self, user: Option<UserKey<'_>>, session: SessionRef) {
@@ -138,11 +148,10 @@ impl UserIndex {
     fn change(&self, hash: u64, change: impl FnOnce(&mut UserShard)) {
         let mut shard = self.lock(hash);
         change(&mut shard);
-        let allocated = shard.allocated();
-        self.bytes.update(&mut shard.counted, allocated);
+        shard.count_bytes(&self.bytes);
     }
 
-    fn lock(&self, hash: u64) -> crate::sync::MutexGuard<'_, UserShard> {
+    fn lock(&self, hash: u64) -> MutexGuard<'_, UserShard> {
         lock(&self.shards[shard_of(hash, self.shards.len())])
     }
 
@@ -152,6 +161,13 @@ impl UserIndex {
 
     pub(super) fn hash(&self, user: Option<UserKey<'_>>) -> Option<u64> {
         user.map(|user| self.hasher.hash_one(user.as_bytes()))
+    }
+}
+
+impl Reserved<'_> {
+    pub(super) fn insert(mut self, session: SessionRef) {
+        self.shard.insert(self.hash, session);
+        self.shard.count_bytes(self.bytes);
     }
 }
 
@@ -196,6 +212,11 @@ impl UserShard {
         }
     }
 
+    fn count_bytes(&mut self, bytes: &ByteCount) {
+        let allocated = self.allocated();
+        bytes.update(&mut self.counted, allocated);
+    }
+
     fn allocated(&self) -> usize {
         let entry = size_of::<(u64, RefSet)>();
         self.few.allocated() + self.set_bytes + hash_table_bytes(self.many.capacity(), entry)
@@ -223,6 +244,10 @@ mod tests {
         SessionRef::new(0, Slot::new(number, 0))
     }
 
+    fn insert(index: &UserIndex, user: &UserKeyBuf, session: SessionRef) {
+        index.reserve(Some(user.as_key())).unwrap().insert(session);
+    }
+
     /// Two users whose entries the index cannot tell apart.
     fn users_of_one_tag(index: &UserIndex) -> (UserKeyBuf, UserKeyBuf) {
         let mut seen = HashMap::new();
@@ -243,7 +268,7 @@ mod tests {
         let (ann, ben) = users_of_one_tag(&index);
         // Few sessions, and then so many that they are in a set.
         for sessions in [1, FEW as u32 + 4] {
-            (0..sessions).for_each(|number| index.insert(Some(ann.as_key()), session(number)));
+            (0..sessions).for_each(|number| insert(&index, &ann, session(number)));
             let hash = |user: &UserKeyBuf| index.hash(Some(user.as_key()));
             index.replace(hash(&ann), session(0), hash(&ben), session(0));
             assert_eq!(index.of_user(ben.as_key()).len(), sessions as usize);
@@ -271,7 +296,7 @@ mod tests {
         let bytes = ByteCount::default();
         let index = UserIndex::new(1, RandomState::default(), bytes.clone());
         let ann = UserKeyBuf::from_text("ann");
-        (0..FEW as u32).for_each(|number| index.insert(Some(ann.as_key()), session(number)));
+        (0..FEW as u32).for_each(|number| insert(&index, &ann, session(number)));
         let before = bytes.total();
         let hash = index.hash(Some(ann.as_key()));
         index.replace(hash, session(0), hash, session(99));
@@ -283,11 +308,11 @@ mod tests {
         let bytes = ByteCount::default();
         let index = UserIndex::new(4, RandomState::default(), bytes.clone());
         let user = |number: u32| UserKeyBuf::from_text(&format!("user {}", number % 3));
-        (0..1000).for_each(|number| index.insert(Some(user(number).as_key()), session(number)));
+        (0..1000).for_each(|number| insert(&index, &user(number), session(number)));
         assert!(bytes.total() > 1000 * size_of::<u64>());
         (0..1000).for_each(|number| index.remove(Some(user(number).as_key()), session(number)));
         assert_eq!(bytes.total(), 0);
-        index.insert(Some(user(0).as_key()), session(0));
+        insert(&index, &user(0), session(0));
         drop(index.detach());
         assert_eq!(bytes.total(), 0);
     }
