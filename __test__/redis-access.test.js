@@ -168,6 +168,20 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
     );
   });
 
+  it("create sessions that have expired, without transactions", async () => {
+    await server.call("ACL", "SETUSER", "scripts", "reset", "on", ">s3cret", "~*", "&*", "+@all", "-multi");
+    const url = at(server, { login: as("scripts", "s3cret") });
+    await withStore({ url, maxSessionsPerUser: 5 }, async (store) => {
+      // Each on the path that the store takes before and after it knows that it may use no transaction.
+      for (let count = 0; count < 3; count++) {
+        const past = session({ expires: new Date(0) });
+        await store.create(past);
+        assert.equal(await store.get(past.sessionId), null);
+      }
+      await works(store);
+    });
+  });
+
   it("report in stats that the background sweep fails", async () => {
     const login = as("no-scan", "s3cret");
     await withStore({ url: at(server, { login }), sweepInterval: 20 }, async (store) => {

@@ -193,7 +193,8 @@ async fn store_by_script(
             attempt.changed_nothing();
             Err(StoreError::TooManySessions { max })
         }
-        Ok(Reply::Number(index_len @ 1..)) => Ok(index_len.unsigned_abs()),
+        // The index of a session that has expired may be gone already.
+        Ok(Reply::Number(index_len @ 0..)) => Ok(index_len.unsigned_abs()),
         Ok(Reply::Bytes(live)) => {
             if !has_index {
                 undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;

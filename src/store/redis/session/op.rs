@@ -111,7 +111,7 @@ pub enum CallReply<'a> {
     /// `get` found nothing.
     NotFound,
     /// The session is stored. `index_len` is the number of entries in its user's index, or 0 if the request did not
-    /// ask for it.
+    /// ask for it, or if the session has expired.
     Created {
         index_len: u64,
     },
@@ -165,7 +165,7 @@ pub fn interpret<B: AsRef<[u8]>>(kind: OpKind, replies: &[Reply<B>]) -> CallRepl
     }
     match (kind, reply) {
         (OpKind::Create, Reply::Okay) => CallReply::Created { index_len: 0 },
-        (OpKind::Create, Reply::Number(len @ 1..)) => CallReply::Created { index_len: len.unsigned_abs() },
+        (OpKind::Create, Reply::Number(len @ 0..)) => CallReply::Created { index_len: len.unsigned_abs() },
         (OpKind::Create, Reply::Number(USER_IS_FULL)) | (OpKind::Update, Reply::Number(4)) => {
             CallReply::UserIsFull
         }
@@ -258,6 +258,8 @@ mod tests {
         for (kind, replies, step) in [
             (OpKind::Create, vec![Reply::Okay], CallReply::Created { index_len: 0 }),
             (OpKind::Create, vec![Reply::Number(7)], CallReply::Created { index_len: 7 }),
+            // The index of a session that has expired may be gone already.
+            (OpKind::Create, vec![Reply::Number(0)], CallReply::Created { index_len: 0 }),
             (OpKind::Create, vec![Reply::Number(-1)], CallReply::Occupied),
             (OpKind::Create, vec![Reply::Number(-2)], CallReply::UserIsFull),
             (OpKind::Create, vec![value()], CallReply::Occupied),
