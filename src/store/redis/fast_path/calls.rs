@@ -16,9 +16,8 @@ use crate::clock::Millis;
 use crate::error::Result;
 use crate::session::{Expiry, Session, SessionId};
 
-/// The number of calls after which a batch is sent, so that the server works while the thread makes more calls. With
-/// many pending calls a batch is this fraction of them, because each one costs a system call on both sides.
-const CALLS_PER_BATCH: usize = 16;
+/// The fewest calls that are sent before the end of the turn.
+const MIN_BATCH: usize = 16;
 
 /// How often one turn refills the socket with queued calls. The rest waits for the next turn.
 const MAX_REFILLS: usize = 4;
@@ -117,7 +116,10 @@ impl FastPath {
         if primary.queued.is_empty() && primary.has_room(&self.store.window) {
             self.send(at, call);
             let primary = &self.primaries[at];
-            if primary.unflushed >= CALLS_PER_BATCH.max(primary.pending.calls.len() / CALLS_PER_BATCH) {
+            // While the server works on one half of the pending calls, this thread makes the other. Smaller batches cost
+            // more system calls on both sides.
+            let batch = MIN_BATCH.max(primary.pending.calls.len() / 2);
+            if primary.unflushed >= batch || !self.has_room(at) {
                 self.flush(at);
             }
             return Ok(());
