@@ -79,7 +79,11 @@ describe("CallOrder", () => {
 
   it("fails the calls that waited for a store without an answer, and tries again for later calls", async () => {
     const bed = new Bed();
-    const noAnswer = Object.assign(new Error("no answer"), { code: "ERR_STORE_TIMEOUT", outcome: "unknown" });
+    const noAnswer = Object.assign(new Error("no answer"), {
+      code: "ERR_STORE_TIMEOUT",
+      outcome: "unknown",
+      reason: "network",
+    });
     const calls = [
       bed.order.write("a", bed.call("long", { twoSteps: true })),
       bed.order.write("a", bed.call("write")),
@@ -89,10 +93,10 @@ describe("CallOrder", () => {
     const ended = Promise.allSettled(calls);
     await settle();
     await bed.end("long", noAnswer);
-    const errors = (await ended).map(({ reason }) => [reason.code, reason.outcome]);
+    const errors = (await ended).map(({ reason: error }) => [error.code, error.reason, error.outcome]);
     // Calls that did not start have changed nothing.
-    const none = ["ERR_STORE_TIMEOUT", undefined];
-    assert.deepEqual(errors, [["ERR_STORE_TIMEOUT", "unknown"], none, none, none]);
+    const none = ["ERR_STORE_TIMEOUT", "network", undefined];
+    assert.deepEqual(errors, [["ERR_STORE_TIMEOUT", "network", "unknown"], none, none, none]);
     assert.deepEqual(bed.begun, ["long"]);
     bed.order.read("a", bed.call("later"));
     assert.deepEqual(bed.begun, ["long", "later"]);

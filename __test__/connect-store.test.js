@@ -129,6 +129,55 @@ describe("new ConnectStore", () => {
   });
 });
 
+describe("a call of a ConnectStore that fails after its first step", () => {
+  const unreachable = () =>
+    Object.assign(new SessionStoreError("ERR_STORE_UNAVAILABLE", "no answer"), { reason: "network" });
+  let failing;
+  const inner = new MemoryStore();
+  const wrapped = new Proxy(inner, {
+    get: (store, name) => {
+      if (name === failing) return () => Promise.reject(unreachable());
+      return store[name]?.bind?.(store) ?? store[name];
+    },
+  });
+
+  it("has an unknown outcome if it has moved the expiry", async () => {
+    const store = new ConnectStore(wrapped);
+    for (const [method, outcome] of [
+      ["touch", undefined],
+      ["get", "unknown"],
+      ["update", "unknown"],
+    ]) {
+      await store.set("a", { cookie: { path: "/" } });
+      const session = await store.get("a");
+      session.cookie.path = `/${method}`;
+      failing = method;
+      const error = await store.touch("a", session).catch((reason) => reason);
+      failing = undefined;
+      const { code, reason } = error;
+      const expected = ["ERR_STORE_UNAVAILABLE", "network", outcome];
+      assert.deepEqual([code, reason, error.outcome], expected, method);
+      if (outcome) assert.match(error.message, /^no answer; the expiry of the session may have moved$/);
+      assert.equal((await store.get("a")).cookie.path, "/");
+    }
+  });
+
+  it("has an unknown outcome and its reason if it has destroyed some of the sessions", async () => {
+    const store = new ConnectStore(wrapped, { prefix: "app:" });
+    for (const sid of ["a", "b"]) await store.set(sid, { cookie: {} });
+    let calls = 0;
+    inner.delete = (id) =>
+      calls++ === 0 ? MemoryStore.prototype.delete.call(inner, id) : Promise.reject(unreachable());
+    await assert.rejects(store.clear(), {
+      code: "ERR_STORE_UNAVAILABLE",
+      reason: "network",
+      outcome: "unknown",
+      message: "no answer; some of the sessions may be destroyed",
+    });
+    assert.equal(await store.length(), 1);
+  });
+});
+
 describe("a process that uses a ConnectStore", () => {
   const run = (body) => {
     const script = `

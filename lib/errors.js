@@ -51,6 +51,12 @@ function onBehalfOf(method, run) {
   }
 }
 
+/** Returns an error with the code and reason of another error, which is its cause, and with another message. */
+function withMessage(cause, message) {
+  const { code, reason } = cause;
+  return Object.assign(new SessionStoreError(code, message, { cause }), reason && { reason });
+}
+
 /** Describes the type of a value without its content. */
 function kindOf(value) {
   if (value === null || value === undefined) return String(value);
@@ -79,4 +85,5 @@ module.exports = {
   invalidOption,
   kindOf,
   misuse,
+  withMessage,
 };

@@ -1,6 +1,6 @@
 "use strict";
 
-const { SessionStoreError } = require("../errors.js");
+const { SessionStoreError, withMessage } = require("../errors.js");
 
 // The maximum number of waiting calls of one session.
 const MAX_WAITING = 256;
@@ -113,8 +113,8 @@ class CallOrder {
     return before.then((noAnswer) => {
       queue.waiting--;
       if (noAnswer === undefined) return call();
-      const message = `an earlier call of the session, for which this one waited, failed: ${noAnswer.message}`;
-      throw new SessionStoreError(noAnswer.code, message, { cause: noAnswer });
+      const before = "an earlier call of the session, for which this one waited, failed";
+      throw withMessage(noAnswer, `${before}: ${noAnswer.message}`);
     });
   }
 }

@@ -2,7 +2,7 @@
 
 const { EventEmitter } = require("node:events");
 const { inspect } = require("node:util");
-const { SessionStoreError, misuse, onBehalfOf } = require("../errors.js");
+const { SessionStoreError, misuse, onBehalfOf, withMessage } = require("../errors.js");
 const { publishDropped } = require("../events.js");
 const { deleteByUserOptions, validateOptions } = require("../options.js");
 const { decode } = require("../session-codec.js");
@@ -397,10 +397,14 @@ class ConnectStore extends EventEmitter {
     const end = new Date(expires);
     // The touch completes after all earlier writes, so that the read sees them.
     const isLive = await this.#store.touch(id, end);
-    const stored = isLive ? await this.#store.get(id) : null;
-    if (sessionOf(stored) === null) return publishDropped(this.#store, id, stored?.userId);
-    stored.session.cookie = cookie;
-    await this.#store.update(id, { ...stored, expires: end.toISOString() });
+    try {
+      const stored = isLive ? await this.#store.get(id) : null;
+      if (sessionOf(stored) === null) return publishDropped(this.#store, id, stored?.userId);
+      stored.session.cookie = cookie;
+      await this.#store.update(id, { ...stored, expires: end.toISOString() });
+    } catch (error) {
+      throw uncertain(error, "the expiry of the session may have moved");
+    }
     if (origin !== undefined) Object.assign(origin, { cookie, expires, at: Date.now() });
   }
 
@@ -423,7 +427,7 @@ class ConnectStore extends EventEmitter {
     const failed = ends.find(({ status }) => status === "rejected");
     if (failed === undefined) return;
     const isPartial = before > 0 || ends.some(({ status }) => status === "fulfilled");
-    throw isPartial ? uncertain(failed.reason) : failed.reason;
+    throw isPartial ? uncertain(failed.reason, "some of the sessions may be destroyed") : failed.reason;
   }
 
   /** Iterates over the ids of this store's sessions. The event loop turns between the pages. */
@@ -530,13 +534,10 @@ class ConnectStore extends EventEmitter {
   }
 }
 
-/** The error of a call that has destroyed, or may have destroyed, some sessions. */
-function uncertain(error) {
-  const { code, message } = error;
-  const words = "; some of the sessions may be destroyed";
-  return Object.assign(new SessionStoreError(code, message + words, { cause: error }), {
-    outcome: "unknown",
-  });
+/** The error of a call that was carried out in part, or may have been. */
+function uncertain(error, change) {
+  if (!(error instanceof SessionStoreError)) return error;
+  return Object.assign(withMessage(error, `${error.message}; ${change}`), { outcome: "unknown" });
 }
 
 function sessionEnded() {
