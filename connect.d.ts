@@ -65,8 +65,8 @@ export interface ConnectStoreOptions<Data extends object = AppSession> {
   maxLifetime?: number;
   /**
    * The prefix of each id in the store, so that several apps can share it. `all`, `ids`, `length`, `clear`, `getByUser`
-   * and `destroyByUser` cover only the ids with this prefix. With a prefix, `clear` and `destroyByUser` read each
-   * session, and other calls wait until they have found all of them.
+   * and `destroyByUser` cover only the ids with this prefix. With a prefix, `clear` reads each session, and
+   * `destroyByUser` each of the user's. Other calls wait until `clear` has ended, or `destroyByUser` has found them.
    * @default "": the whole store
    */
   prefix?: string;
@@ -215,7 +215,7 @@ export class ConnectStore<
 
   /**
    * Iterates over the live sessions with their times, in no order, or those of one user, oldest first. It reads page by
-   * page, with the guarantees of the store's `sessions`. It takes no callback.
+   * page, or those of a user at once, with the guarantees of the store's `sessions`. It takes no callback.
    * @param options.userId As for `getByUser`. `undefined` rejects: leave the option out to list everybody.
    */
   sessions(options?: { userId: unknown }): AsyncIterableIterator<ConnectSessionEntry<Data>>;

@@ -215,7 +215,10 @@ export interface StoreStats {
   problem: StoreProblem | null;
   /** Pending calls of this store object: those that wait for a disk or a server. */
   pending: number;
-  /** The calls of this store object, by name. The other counters cover all threads of the process. */
+  /**
+   * The calls of this store object, by name. The other counters of a `MemoryStore` or `FileStore` cover all threads of
+   * the process, those of a `RedisStore` only this object.
+   */
   calls: Record<StoreCall, CallStats>;
   /** How many calls of this store object were rejected, by code. */
   errors: Partial<Record<SessionStoreErrorCode, number>>;
@@ -390,7 +393,8 @@ export interface SessionStore<Fields extends object = object> {
   clear(): Promise<void>;
 
   /**
-   * Returns the state, and counters since the store was opened. It is cheap: it reads no session and asks no server.
+   * Returns the state, and counters since the store was opened. It is cheap: it asks no server, and reads no session
+   * unless a secret of a `FileStore` was left out.
    */
   stats(): Promise<StoreStats>;
 
@@ -405,8 +409,9 @@ export interface SessionStore<Fields extends object = object> {
    *   with `ERR_STORE_FULL` if there is no room for another session, `ERR_STORE_IO` if the folder or the file cannot be
    *   used, and `ERR_STORE_TIMEOUT`. A `readOnly` store checks that it can be read.
    * - A `RedisStore` sends `PING` and `ROLE` to each primary. It waits for connections up to `timeout`, and then
-   *   rejects with `ERR_STORE_UNAVAILABLE` and a `reason`, or with `ERR_STORE_TIMEOUT`. It changes no session. If the
-   *   store refuses all calls because of its `secret`, it rejects with `ERR_INVALID_OPTION`.
+   *   rejects with `ERR_STORE_UNAVAILABLE` and a `reason`, or with `ERR_STORE_TIMEOUT`. It changes no session. A user
+   *   without the right to call `ROLE` gets only the `PING`, which a replica answers too. If the store refuses all
+   *   calls because of its `secret`, it rejects with `ERR_INVALID_OPTION`.
    */
   ping(options?: PingOptions): Promise<number>;
 
@@ -502,7 +507,8 @@ export interface FileStoreOptions extends SessionStoreOptions {
   /**
    * The deadline of a call in milliseconds, for when the disk hangs, or another process was stopped in the middle of a
    * write. The call then rejects with `ERR_STORE_TIMEOUT`. Its `outcome` is `"unknown"` if the write had started.
-   * Otherwise the write is cancelled. From 1 to 2147483647. It does not apply to `backup` and `verify`.
+   * Otherwise the write is cancelled. From 1 to 2147483647. `size`, `ids`, `sessions`, `getByUser` and `clean` check it
+   * only before they begin to read. It does not apply to `backup` and `verify`.
    * @default 10000
    */
   commandTimeout?: number;
