@@ -116,9 +116,9 @@ impl FastPath {
         if primary.queued.is_empty() && primary.has_room(&self.store.window) {
             self.send(at, call);
             let primary = &self.primaries[at];
-            // While the server works on one half of the pending calls, this thread makes the other. Smaller batches cost
-            // more system calls on both sides.
-            let batch = MIN_BATCH.max(primary.pending.calls.len() / 2);
+            // The server works on the other pending calls while this thread makes a batch. Smaller batches would cost more
+            // system calls on both sides.
+            let batch = MIN_BATCH.max(primary.pending.calls.len() / 4);
             if primary.unflushed >= batch || !self.has_room(at) {
                 self.flush(at);
             }
