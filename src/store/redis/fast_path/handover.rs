@@ -130,8 +130,7 @@ impl FastPath {
         let pending = pending.filter(|pending| pending.may_precede(&call.op));
         let after = pending.map_or_else(Progress::default, |pending| pending.progress);
         for job in self.jobs(call, false) {
-            // If there will never be a connection, the worker alone keeps the order.
-            let ready = if self.is_wanted { self.fallback.add(job, after) } else { Some(job) };
+            let ready = if self.has_event_loop { self.fallback.add(job, after) } else { Some(job) };
             self.push(ready);
         }
     }

@@ -58,6 +58,8 @@ pub struct FastPath {
     fallback: Fallback,
     known: KnownValues,
     has_jobs: bool,
+    /// Whether there is an event loop. Without it there is never a connection, and the worker alone keeps the order.
+    has_event_loop: bool,
     /// Whether the fast path wants connections.
     is_wanted: bool,
     cache: Option<NearCache>,
@@ -87,6 +89,7 @@ impl FastPath {
             fallback: Fallback::default(),
             known: KnownValues::default(),
             has_jobs: false,
+            has_event_loop: false,
             is_wanted: false,
             cache,
             slots: None,
@@ -96,6 +99,7 @@ impl FastPath {
     /// Requests a connection to each primary, and a new one whenever one ends. They arrive through `Answers::supply`,
     /// or never if connections are impossible.
     pub fn want(&mut self) {
+        self.has_event_loop = true;
         self.is_wanted = true;
         self.store.want_connections(&self.to);
     }

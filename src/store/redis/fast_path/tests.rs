@@ -1005,6 +1005,22 @@ fn a_fast_path_is_idle_after_its_last_call() {
     drop(ann);
 }
 
+/// Otherwise the session would be there after its deletion.
+#[test]
+fn a_drain_keeps_the_order_of_calls_that_were_not_sent() {
+    let mut scene = Scene::new();
+    // From now on only one call at a time is sent.
+    scene.store.window.server_closed(4);
+    let created = scene.harness.create(&session("a", &ann()));
+    let deleted = scene.harness.delete(&id("a"));
+    scene.harness.fast_path.start_drain();
+    assert_eq!(scene.harness.fast_path.primaries[0].queued.len(), 1);
+    scene.peer.receive(1);
+    scene.peer.leave();
+    assert_eq!([created, deleted].map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(1)]);
+    assert!(!scene.fake.has("sess#a"), "{:?}", scene.fake.log());
+}
+
 #[test]
 fn a_store_closes_after_its_fast_path_is_idle() {
     let mut scene = Scene::new();
