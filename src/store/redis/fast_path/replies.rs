@@ -12,7 +12,7 @@ use super::super::cache::CachingResults;
 use super::super::connection::Filled;
 use super::super::counters::Counters;
 use super::super::error::{self, panicked};
-use super::super::queue::{Results, Waiter};
+use super::super::queue::{Job, Results, Waiter};
 use super::super::resp::Reply;
 use super::super::routing::{Attempt, NodeId};
 use super::super::session::{
@@ -313,7 +313,10 @@ impl FastPath {
         F: Future<Output = Result<Answer>> + 'static,
     {
         let cold: Cold = Box::new(move |context| Box::pin(work(context)));
-        self.store.queue.push(Op::Cold(cold), waiter, self.store.command_timeout);
+        // If the worker refuses it, the call has still taken effect.
+        let (deadline, is_unknown) = (Instant::now() + self.store.command_timeout, true);
+        let job = Job { op: Op::Cold(cold), waiter, deadline: deadline.into(), is_unknown };
+        self.store.queue.push_jobs([job]);
         self.has_jobs = true;
     }
 }
