@@ -196,6 +196,32 @@ fn a_record_is_readable_json() {
 }
 
 #[test]
+fn a_session_that_has_outlived_a_new_lifetime_counts_as_absent() {
+    for max_sessions_per_user in [None, NonZeroUsize::new(1)] {
+        let Some(options) = options() else { return };
+        let clock = Arc::new(MockClock::new(START));
+        let limited = RedisOptions {
+            max_lifetime: Some(1000),
+            max_sessions_per_user,
+            when_user_is_full: WhenUserIsFull::Reject,
+            ..options.clone()
+        };
+        let (unlimited, limited) = (open_at(&options, &clock), open_at(&limited, &clock));
+        let expires = Expiry::new(START + 1_000_000).unwrap();
+        for session_id in ["a", "b"] {
+            unlimited.create(&plain(session_id, &ann(), expires)).unwrap();
+        }
+        clock.advance(1001);
+        assert_eq!(limited.get(&id("a")), Ok(None));
+        assert_eq!(limited.create(&plain("a", &ann(), expires)), Ok(()));
+        assert_eq!(limited.create(&plain("a", &ann(), expires)), Err(StoreError::Exists));
+        assert!(limited.get(&id("a")).unwrap().is_some());
+        assert_eq!(limited.delete_by_user(ann().as_key(), None), Ok(1), "the other one had ended");
+        assert_eq!(unlimited.size(), Ok(0));
+    }
+}
+
+#[test]
 fn the_server_expires_a_session_exactly_at_its_expiry() {
     let Some(options) = options() else { return };
     let store = RedisStore::open(&options).unwrap();

@@ -157,6 +157,11 @@ impl Times {
         self.lifetime.end(expires, self.created_at(created))
     }
 
+    /// Whether a session of this creation has ended by its maximum lifetime.
+    pub fn is_outlived(&self, created: Stamp) -> bool {
+        self.lifetime.last(self.created_at(created)) <= self.now()
+    }
+
     /// The creation time by the store's clock.
     pub fn created_at(&self, created: Stamp) -> Millis {
         (created / 1000) as Millis - self.offset()

@@ -9,11 +9,12 @@ use super::super::resp::{END_OF_USER, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
 use super::cipher::Cipher;
-use super::commands::{Creation, ExistingEntry, created_field, get_request};
+use super::commands::{Creation, Entry, ExistingEntry, created_field, get_request};
 use super::context::Context;
+use super::names::UserField;
 use super::new_session::NewSession;
 use super::op::{CallReply, OpKind, USER_IS_FULL, interpret};
-use super::record;
+use super::record::{self, Record};
 use super::user_index::{enter, forget, is_full, keep_limit, undo_entry};
 use super::watch::ensure_server_time;
 use crate::error::{Result, StoreError};
@@ -84,8 +85,9 @@ pub async fn create(
     }
     Counters::add(&context.counters.created, 1);
     if attempt.is_repeated() && index_is_elsewhere {
-        // Another process may have ended the session and removed its entry in between.
-        enter(context, attempt, &creation.entry(), *index_end, ExistingEntry::Renew).await?;
+        // Another process may have ended the session, and may still remove an entry with the version that it saw.
+        let entry = Entry { version: context.times.stamp(), ..creation.entry() };
+        enter(context, attempt, &entry, *index_end, ExistingEntry::Renew).await?;
     }
     Box::pin(keep_limit(context, attempt, user, member, entered, Some(created), creation.expires)).await;
     Ok(())
@@ -96,8 +98,8 @@ async fn refusal(context: &Context, attempt: &Attempt, creation: &Creation, max:
     let get = |mode| get_request(Request::read(mode), &creation.key);
     let stored = context.router.get_one(attempt, &creation.key, Effect::None, get).await;
     let error = match &stored {
-        Ok(Reply::Bytes(bytes)) => match record::times(bytes) {
-            Ok((expires, _)) if !expires.is_past(context.times.now()) => {
+        Ok(Reply::Bytes(bytes)) => match record::end(bytes, &context.times) {
+            Ok((end, _)) if !end.is_past(context.times.now()) => {
                 undo_entry(context, attempt, &creation.entry(), &creation.user, bytes).await;
                 return StoreError::Exists;
             }
@@ -124,6 +126,18 @@ async fn end(context: &Context, attempt: &Attempt, creation: &Creation) -> Resul
     let (now, created) = (text(context.times.now()), created_field(creation.created));
     let args: [&[u8]; 3] = [&now, &creation.user.to_match(), &created];
     context.router.run_script(attempt, Effect::Main, &END_OF_USER, &creation.key, &args).await.map(drop)
+}
+
+/// Ends a stored session if it is past its maximum lifetime, which `CREATE` does not know. Returns whether it was.
+async fn end_outlived(context: &Context, attempt: &Attempt, key: &[u8], stored: &[u8]) -> Result<bool> {
+    let Some(record) = Record::parse(stored).ok().filter(|record| context.times.is_outlived(record.created))
+    else {
+        return Ok(false);
+    };
+    let (now, user) = (text(context.times.now()), UserField { json: record.user.to_vec() });
+    let args: [&[u8]; 3] = [&now, &user.to_match(), &created_field(record.created)];
+    context.router.run_script(attempt, Effect::None, &END_OF_USER, key, &args).await?;
+    Ok(true)
 }
 
 /// Whether a session is stored.
@@ -188,7 +202,13 @@ async fn store_by_script(
         creation.script(Request::write(mode), entry, limit, may_be_stored(), &context.times)
     };
     let max = context.options.max_sessions_per_user.map_or(0, usize::from);
-    match context.router.get_one(attempt, &creation.key, Effect::Main, make).await {
+    let mut reply = context.router.get_one(attempt, &creation.key, Effect::Main, make).await;
+    while let Ok(Reply::Bytes(live)) = &reply
+        && end_outlived(context, attempt, &creation.key, live).await?
+    {
+        reply = context.router.get_one(attempt, &creation.key, Effect::Main, make).await;
+    }
+    match reply {
         Ok(Reply::Number(USER_IS_FULL)) => {
             attempt.changed_nothing();
             Err(StoreError::TooManySessions { max })

@@ -151,8 +151,12 @@ pub fn times(head: &[u8]) -> Result<(Expiry, Stamp)> {
     }
     let millis = parse_number(expires).ok_or(FOREIGN)?;
     let make = if expires[0] == b' ' { Expiry::moved_to } else { Expiry::new };
-    let created = parse_number(created).and_then(|created| Stamp::try_from(created).ok());
-    Ok((make(millis).map_err(|_| FOREIGN)?, created.ok_or(FOREIGN)?))
+    Ok((make(millis).map_err(|_| FOREIGN)?, created_of(created).ok_or(FOREIGN)?))
+}
+
+/// The creation in its field.
+pub fn created_of(field: &[u8]) -> Option<Stamp> {
+    Stamp::try_from(parse_number(field)?).ok()
 }
 
 /// When the session of a record ends, by its expiry or its maximum lifetime, and its creation. `head` contains at

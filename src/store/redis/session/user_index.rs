@@ -151,7 +151,8 @@ pub async fn delete_by_user(
         for (entry, end) in batch.iter().zip(ends.await) {
             match end {
                 Ok(Reply::Bytes(created)) => {
-                    live += 1;
+                    let is_outlived = |created| context.times.is_outlived(created);
+                    live += u64::from(!record::created_of(&created).is_some_and(is_outlived));
                     let is_own = created == created_field(entry.1);
                     if is_own { &mut own } else { &mut stale }.push(entry.clone());
                 }
