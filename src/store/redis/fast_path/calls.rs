@@ -8,7 +8,7 @@ use super::super::RedisStore;
 use super::super::error;
 use super::super::queue::{MAX_CALLS, MAX_QUEUED_BYTES, too_much_queued};
 use super::super::resp::{Request, RequestMode, slot_of};
-use super::super::session::{self, Change, ConditionalSet, Creation, Op};
+use super::super::session::{self, Change, ConditionalChange, Creation, Op};
 use super::FastPath;
 use super::primary::{Call, OpenConnection, PendingCall, Primary};
 use super::routes::Destination;
@@ -235,7 +235,7 @@ impl FastPath {
 enum Expected {
     /// The call decides it at the server.
     Unknown,
-    /// A conditional `SET` gives the session this value.
+    /// A conditional change gives the session this value.
     Value(Vec<u8>),
     /// A touch only checks that the session has a late enough expiry.
     NoChange,
@@ -250,12 +250,11 @@ impl Expected {
 /// The request of a call.
 fn request_for<'a>(
     store: &RedisStore,
-    open: &OpenConnection,
+    open: &mut OpenConnection,
     op: &Op,
     known: impl Fn(&SessionId) -> Option<&'a [u8]>,
 ) -> Result<(Request, Expected)> {
-    let OpenConnection { cipher, conditional_sets, .. } = open;
-    let known = |id| known(id).filter(|_| conditional_sets.is_supported());
+    let OpenConnection { cipher, conditional_form, .. } = open;
     let (names, times) = (&store.names, &store.times);
     let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
     let key = |id| cipher.key(names, id);
@@ -268,8 +267,8 @@ fn request_for<'a>(
             if known.zip(*enough).is_some_and(|(known, enough)| session::is_enough(known, enough, times)) {
                 return Ok((session::head_request(read, &key(id)), Expected::NoChange));
             }
-            if let Some(set) = known.and_then(|known| ConditionalSet::touch(known, *expires, times)) {
-                return Ok((set.request(write, &key(id)), Expected::Value(set.value)));
+            if let Some(change) = known.and_then(|known| ConditionalChange::touch(known, *expires, times)) {
+                return Ok((conditional_form.request(&change, &key(id)), Expected::Value(change.value)));
             }
             session::touch_request(write, &key(id), *expires, *enough, None, times)
         }
@@ -278,10 +277,11 @@ fn request_for<'a>(
             let member = cipher.member(&session.id);
             let user = cipher.user(session.user());
             let change = Change::new(session, names.session(&member), &member, &user, cipher, times)?;
-            let set = known(&session.id)
-                .and_then(|known| ConditionalSet::update(known, &change, &user, session.expires, times));
-            if let Some(set) = set {
-                return Ok((set.request(write, &change.key), Expected::Value(set.value)));
+            let conditional = known(&session.id)
+                .and_then(|known| ConditionalChange::update(known, &change, &user, session.expires, times));
+            if let Some(conditional) = conditional {
+                let request = conditional_form.request(&conditional, &change.key);
+                return Ok((request, Expected::Value(conditional.value)));
             }
             change.replace(write, &user, None, times)
         }

@@ -39,7 +39,7 @@ use super::cache::{NearCache, Proof};
 use super::connection::Socket;
 use super::queue::{Answers, EventLoopConnection, SlotRanges, Supply};
 use super::routing::NodeId;
-use super::session::{Cipher, Support};
+use super::session::{Cipher, ConditionalForm};
 
 /// One JavaScript thread's access to a store: through its own connections, or else through the worker.
 pub struct FastPath {
@@ -136,7 +136,7 @@ impl FastPath {
         primary.open = Some(OpenConnection {
             socket,
             cipher,
-            conditional_sets: Support::default(),
+            conditional_form: ConditionalForm::default(),
             draining: false,
             write_closed: false,
             has_failed: false,

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use super::super::cache::{NearCache, Proof};
 use super::super::connection::{Filled, ReplyWindow, Socket};
 use super::super::routing::NodeId;
-use super::super::session::{Cipher, Names, Op, Support};
+use super::super::session::{Cipher, ConditionalForm, Names, Op};
 use super::fallback::Progress;
 use crate::session::SessionId;
 
@@ -79,8 +79,7 @@ pub struct Late {
 pub struct OpenConnection {
     pub socket: Socket,
     pub cipher: Arc<Cipher>,
-    /// `SET … IFEQ`: Redis 8.4, Valkey 8.1. The next connection may be to a newer server.
-    pub conditional_sets: Support,
+    pub conditional_form: ConditionalForm,
     /// The server is no longer the right one. It sends the remaining replies, and gets no more requests.
     pub draining: bool,
     /// Writing is not possible any more, but replies may still arrive.
@@ -321,7 +320,7 @@ mod tests {
         let open = OpenConnection {
             socket,
             cipher: Arc::new(Cipher::Plain),
-            conditional_sets: Support::default(),
+            conditional_form: ConditionalForm::default(),
             draining: false,
             write_closed: false,
             has_failed: false,

@@ -16,7 +16,7 @@ use super::super::queue::{Job, Results, Waiter};
 use super::super::resp::Reply;
 use super::super::routing::{Attempt, NodeId};
 use super::super::session::{
-    self, CallReply, Cipher, Cold, Context, NewSession, Op, StaleEntry, Support, interpret,
+    self, CallReply, Cipher, Cold, ConditionalForm, Context, NewSession, Op, StaleEntry, interpret,
 };
 use super::super::time::Stamp;
 use super::FastPath;
@@ -120,7 +120,7 @@ impl FastPath {
                 pending.next_deadline().and_then(|at| at.checked_sub(self.store.command_timeout));
             replies.iter().for_each(|reply| cache.note_reply(&mut open.proof, reply, started_at));
         }
-        open.draining |= self.take(&replies, &open.cipher, &open.conditional_sets, pending, ends)?;
+        open.draining |= self.take(&replies, &open.cipher, &mut open.conditional_form, pending, ends)?;
         Ok(Some(len))
     }
 
@@ -130,7 +130,7 @@ impl FastPath {
         &mut self,
         replies: &[Reply<&[u8]>],
         cipher: &Cipher,
-        conditional_sets: &Support,
+        conditional_form: &mut ConditionalForm,
         pending: &mut Pending,
         results: &mut impl Results,
     ) -> Result<bool, Ended> {
@@ -142,7 +142,7 @@ impl FastPath {
         pending.progress.answered += 1;
         self.current.clear();
         self.current.extend(call.call.sharing.iter().rev().copied().chain([call.call.ticket]));
-        let outcome = self.finish(call, replies, cipher, conditional_sets, pending, results);
+        let outcome = self.finish(call, replies, cipher, conditional_form, pending, results);
         self.current.clear();
         outcome.map(|()| replies.iter().any(ends_connection))
     }
@@ -152,7 +152,7 @@ impl FastPath {
         call: PendingCall,
         replies: &[Reply<&[u8]>],
         cipher: &Cipher,
-        conditional_sets: &Support,
+        conditional_form: &mut ConditionalForm,
         pending: &mut Pending,
         results: &mut impl Results,
     ) -> Result<(), Ended> {
@@ -161,13 +161,10 @@ impl FastPath {
         let (ticket, deadline) = (*ticket, *deadline);
         let mut step = interpret(op.kind(), replies);
         if let Some(id) = op.changes().filter(|_| call.is_conditional) {
-            if let (Op::Touch(_, _, Some(enough)), CallReply::Head(head)) = (op, &step) {
-                step = session::head_reply(head, *enough, &self.store.times);
-            }
-            if let CallReply::Refused(reason) = step
-                && conditional_sets.record_refusal(reason)
-            {
-                self.known.clear();
+            let enough = if let Op::Touch(_, _, enough) = op { *enough } else { None };
+            step = session::conditional_reply(step, enough, &self.store.times);
+            if let CallReply::Refused(reason) = step {
+                conditional_form.record_refusal(reason);
             }
             if step != CallReply::Number(1) {
                 self.known.forget(id);
@@ -210,8 +207,7 @@ impl FastPath {
             }
             (Op::Get(id), CallReply::Found(value)) => {
                 // A change that was sent after this read has made a newer value.
-                let is_useful = conditional_sets.is_supported() && !self.store.waits_for_replicas;
-                if is_useful && !pending.has_conditional(id) {
+                if !self.store.waits_for_replicas && !pending.has_conditional(id) {
                     self.known.put(id, value);
                 }
                 let (current, counters) = (&mut self.current, &self.store.counters);

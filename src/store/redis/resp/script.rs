@@ -31,7 +31,8 @@ scripts! {
     END_EXPIRED = "end_expired.lua", "005a444f647bab48de8527c95afafb487879208e";
     FORGET = "forget.lua", "a56bbd66131beae67e98736687923eb7419e362c";
     ENTER = "enter.lua", "27d8e420a0ca4a9d19265d9051b04001ed1403f7";
-    REPLACE = "replace.lua", "35fe2a64ac38eddccdc1f1621baac7d8f5079467";
+    REPLACE = "replace.lua", "7e3262cb162db7183d395add2c9bd82b581c6bec";
+    MOVE = "move.lua", "9c4f3c07faad5e8a95629afe8d3f9a09373e6491";
 }
 
 #[cfg(test)]

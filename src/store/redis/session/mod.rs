@@ -25,7 +25,7 @@ mod window;
 
 pub use cipher::Cipher;
 pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};
-pub use conditional::{ConditionalSet, head_reply, head_request, is_enough};
+pub use conditional::{ConditionalChange, ConditionalForm, conditional_reply, head_request, is_enough};
 pub use context::Context;
 pub use create::create;
 pub use key_ring::{

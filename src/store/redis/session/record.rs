@@ -28,6 +28,9 @@ pub const CREATED_AT: usize = EXPIRES_AT + EXPIRES_LEN + CREATED.len();
 pub const CREATED_LEN: usize = 16;
 pub const USER_AT: usize = CREATED_AT + CREATED_LEN + USER.len();
 
+/// The first bytes of a record: its times, and whether it has a user.
+pub const START_LEN: usize = USER_AT + "null".len();
+
 /// An upper bound for a tail without its user and session.
 pub const TAIL_OVERHEAD: usize = 128;
 

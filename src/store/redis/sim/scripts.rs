@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::data::{Command, Data};
 use crate::clock::Millis;
 use crate::store::redis::resp::{
-    CREATE, CREATE_WITHIN_LIMIT, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Reply, Script, TOUCH,
-    UPDATE, UPDATE_WITHIN_LIMIT,
+    CREATE, CREATE_WITHIN_LIMIT, END_EXPIRED, END_OF_USER, ENTER, FORGET, MOVE, REPLACE, Reply, Script,
+    TOUCH, UPDATE, UPDATE_WITHIN_LIMIT,
 };
 
-pub(in crate::store::redis) static ALL: [&Script; 10] = [
+pub(in crate::store::redis) static ALL: [&Script; 11] = [
     &CREATE,
     &UPDATE,
     &TOUCH,
@@ -20,6 +20,7 @@ pub(in crate::store::redis) static ALL: [&Script; 10] = [
     &REPLACE,
     &CREATE_WITHIN_LIMIT,
     &UPDATE_WITHIN_LIMIT,
+    &MOVE,
 ];
 
 /// The script that a command runs.
@@ -37,7 +38,7 @@ pub(super) fn takes_memory(script: &Script, data: &Data, key: &[u8], args: &[Vec
     let is = |other: &Script| script.digest == other.digest;
     let end = data.get(key).and_then(|entry| entry.expires);
     let prolongs = is(&ENTER) && end.is_some_and(|end| number(&args[2]).unwrap() > end);
-    !(prolongs || is(&TOUCH) || is(&END_OF_USER) || is(&END_EXPIRED) || is(&FORGET))
+    !(prolongs || is(&TOUCH) || is(&MOVE) || is(&END_OF_USER) || is(&END_EXPIRED) || is(&FORGET))
 }
 
 /// Lua's `tonumber`.
@@ -95,6 +96,24 @@ impl Limited {
         let until = if is_same { last.to_string().into_bytes() } else { until.to_vec() };
         Self { last, moved: last, field: format!(" {last:<17}").into_bytes(), until }
     }
+}
+
+/// The end of `TOUCH` and `MOVE`.
+fn move_expiry(
+    data: &mut Data,
+    key: &[u8],
+    mut record: Vec<u8>,
+    field: &[u8],
+    until: &[u8],
+    server_now: Millis,
+) {
+    if record.len() < 64 {
+        data.remove(key);
+        return;
+    }
+    record[11..29].copy_from_slice(field);
+    data.set_text(key, record, None);
+    data.expire_at(key, number(until).unwrap(), server_now);
 }
 
 /// `is_full` of `room.lua`, with the script's arguments from the limit on.
@@ -205,10 +224,18 @@ pub(super) fn run(
         if data.get(key).is_none() || data.text(key)? != args[0] {
             return Ok(Reply::Number(0));
         }
-        data.set_text(key, args[1].clone(), None);
+        data.set_text(key, args[1].clone(), args.get(2).and_then(|until| number(until)));
+        data.expire(key, server_now);
         return Ok(Reply::Number(1));
     }
     let record = data.text(key)?.to_vec();
+    if is(&MOVE) {
+        if sub(&record, 1, 68) != args[0] {
+            return Ok(Reply::Number(0));
+        }
+        move_expiry(data, key, record, &args[1], &args[2], server_now);
+        return Ok(Reply::Number(1));
+    }
     let now = number(&args[0]).unwrap();
     // A time in the past removes the key immediately.
     let keep = |data: &mut Data, text: Vec<u8>, until: &[u8]| {
@@ -261,14 +288,7 @@ pub(super) fn run(
         if !is_nobodys && !is_prolonged && outlives_index(expires, limited.moved, sub(&record, 41, 56)) {
             return Ok(Reply::Number(2));
         }
-        if record.len() < 64 {
-            data.remove(key);
-        } else {
-            let mut moved = record;
-            moved[11..29].copy_from_slice(&limited.field);
-            data.set_text(key, moved, None);
-            data.expire_at(key, number(&limited.until).unwrap(), server_now);
-        }
+        move_expiry(data, key, record, &limited.field, &limited.until, server_now);
     } else if is(&END_OF_USER) {
         if !is_of(&record, &args[1]) || !is_created(&record, args.get(2)) {
             return Ok(Reply::Number(0));

@@ -1,4 +1,4 @@
-//! A conditional `SET` stores what the script would have stored. A touch that only reads has the result of the script.
+//! A conditional change stores what the script would have stored. A touch that only reads has the result of the script.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use crate::session::{Expiry, SessionId, UserKeyBuf};
 use crate::store::conformance::json;
 use crate::store::redis::resp::{Decoder, Reply, Request, RequestMode};
 use crate::store::redis::session::{
-    CallReply, Change, Cipher, ConditionalSet, NewSession, head_reply, head_request, is_enough, touch_request,
+    CallReply, Change, Cipher, ConditionalChange, ConditionalForm, NewSession, conditional_reply,
+    head_request, is_enough, touch_request,
 };
 use crate::store::redis::sim::{Command, Data};
 use crate::store::redis::time::Times;
@@ -43,7 +44,7 @@ fn after(known: &[u8], until: i64, request: &Request) -> [Reply; 3] {
 fn checked(value: &[u8], until: i64, enough: i64, times: &Times) -> Option<i64> {
     let [head, ..] = after(value, until, &head_request(write(), KEY));
     let Reply::Bytes(head) = head else { panic!("{head:?}") };
-    match head_reply(&head, enough, times) {
+    match conditional_reply(CallReply::Head(&head), Some(enough), times) {
         CallReply::Number(number) => Some(number as i64),
         CallReply::Outdated => None,
         other => panic!("{other:?}"),
@@ -54,6 +55,8 @@ fn checked(value: &[u8], until: i64, enough: i64, times: &Times) -> Option<i64> 
 fn it_stores_what_the_script_would() {
     let mut random = Random::new(3);
     let (mut conditional, mut by_script, mut by_reading, mut outdated) = (0, 0, 0, 0);
+    let (mut by_set, mut by_comparing) = (ConditionalForm::default(), ConditionalForm::default());
+    by_comparing.record_refusal(b"ERR syntax error");
     for _ in 0..20_000 {
         let mut times = Times::new(Arc::new(MockClock::new(NOW)), None);
         let lifetime = random.pick(&[None, Some(120), Some(20)]);
@@ -79,7 +82,7 @@ fn it_stores_what_the_script_would() {
         let known = change_to_old.value(format!("{:<16}", created * 1000).as_bytes());
         let until = NOW + 1000 * MINUTE;
         let is_touch = random.chance(500_000);
-        let (set, script) = if is_touch {
+        let (made, script) = if is_touch {
             let expires = Expiry::moved_to(new).unwrap();
             let enough = random.chance(500_000).then_some(enough);
             let script = touch_request(write(), KEY, expires, enough, None, &times);
@@ -99,27 +102,43 @@ fn it_stores_what_the_script_would() {
                 }
                 continue;
             }
-            (ConditionalSet::touch(&known, expires, &times), script)
+            (ConditionalChange::touch(&known, expires, &times), script)
         } else {
             let expires = Expiry::new(new).unwrap();
             let (change, field) = change(&other, expires);
-            let set = ConditionalSet::update(&known, &change, &field, expires, &times);
-            (set, change.replace(write(), &field, None, &times))
+            let made = ConditionalChange::update(&known, &change, &field, expires, &times);
+            (made, change.replace(write(), &field, None, &times))
         };
-        let Some(set) = set else {
+        let Some(made) = made else {
             by_script += 1;
             continue;
         };
         conditional += 1;
         let [reply, value, end] = after(&known, until, &script);
         assert_eq!(reply, Reply::Number(1), "{}", String::from_utf8_lossy(&known));
-        assert_eq!([Reply::Okay, value, end], after(&known, until, &set.request(write(), KEY)));
         // Any other value stays, and so does its end.
-        let other = [&known[..], b" "].concat();
-        let [reply, value, end] = after(&other, until, &set.request(write(), KEY));
-        assert_eq!([reply, value, end], [Reply::Nil, Reply::Bytes(other), Reply::Number(until)]);
+        let has_other_end = [&known[..], b" "].concat();
+        let mut has_other_start = known.clone();
+        has_other_start[67] ^= 1;
+        for (form, done, refused) in
+            [(&mut by_set, Reply::Okay, Reply::Nil), (&mut by_comparing, Reply::Number(1), Reply::Number(0))]
+        {
+            let expected = [done.clone(), value.clone(), end.clone()];
+            assert_eq!(after(&known, until, &form.request(&made, KEY)), expected);
+            for other in [&has_other_start, &has_other_end] {
+                let found = after(other, until, &form.request(&made, KEY));
+                if is_touch && done == Reply::Number(1) && *other == has_other_end {
+                    // A touch does not depend on the rest of the record.
+                    assert_eq!(found, after(other, until, &script));
+                } else {
+                    assert_eq!(found, [refused.clone(), Reply::Bytes(other.clone()), Reply::Number(until)]);
+                }
+            }
+        }
     }
-    assert_eq!(head_reply(b"", NOW, &Times::new(Arc::new(MockClock::new(NOW)), None)), CallReply::Number(0));
+    let times = Times::new(Arc::new(MockClock::new(NOW)), None);
+    assert_eq!(conditional_reply(CallReply::Head(b""), Some(NOW), &times), CallReply::Number(0));
+    assert_eq!(conditional_reply(CallReply::Number(0), None, &times), CallReply::Outdated);
     let counts = [conditional, by_script, by_reading, outdated - by_reading];
     assert!(counts.into_iter().all(|count| count > 500), "{counts:?}");
 }

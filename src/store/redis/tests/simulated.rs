@@ -112,12 +112,13 @@ fn command(random: &mut Random, keys: &[&str; 3], started: i64, now: i64) -> Com
                 [key, index, &now_text, &head, &tail, user, &until, &created, &lifetime, member, version];
             ([&update[..], &[max, sessions, other_user, &lifetime]].concat(), 0)
         }
-        (_, _) => (vec![key, "something else", "another"], 0),
+        (_, 10) => (vec![key, value.get(..68).unwrap_or("something else"), &field, &until], 0),
+        (_, _) => (vec![key, "something else", "another", &until], 1),
     };
     // Some arguments at the end are optional. Without `GT` or `NX`, `PEXPIREAT` may remove an index.
     let are_left_out = least > 0 && random.chance(400_000);
     let len = whole.len() - if are_left_out { 1 + random.below(least) } else { 0 };
-    let keys = if (script == 0 && has_index) || script > 7 { "2" } else { "1" };
+    let keys = if (script == 0 && has_index) || matches!(script, 8 | 9) { "2" } else { "1" };
     let start = if kind > 11 { &["EVAL", SCRIPTS[script].text, keys][..] } else { &[] };
     start.iter().chain(&whole[..len]).map(|arg| arg.as_bytes().to_vec()).collect()
 }
@@ -173,6 +174,7 @@ fn the_simulated_server_replies_like_a_real_one() {
         &[0, 1],
         &[-2, -1, 1, 2, 10],
         &[0, 1, 2, 3, 4],
+        &[0, 1],
     ]
     .iter()
     .enumerate()

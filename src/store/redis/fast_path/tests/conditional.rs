@@ -1,5 +1,5 @@
-//! Changes of sessions that the fast path has read: by `SET … IFEQ`, where the server supports it. A touch of a session
-//! whose expiry is late enough only reads it.
+//! Changes of sessions that the fast path has read: by `SET … IFEQ`, or by scripts that compare on an older server. A touch
+//! of a session whose expiry is late enough only reads it.
 
 use std::sync::LazyLock;
 
@@ -236,7 +236,7 @@ fn a_refusal_is_remembered_for_the_connection() {
             names(&log)
         };
         assert_eq!(touch(&mut harness, 1), ["SET"]);
-        assert_eq!(touch(&mut harness, 2), [if is_remembered { "EVALSHA" } else { "SET" }]);
+        assert_eq!(touch(&mut harness, 2), [if is_remembered { "EVAL" } else { "SET" }]);
         // The next connection may be to another server.
         let node = harness.fast_path.sockets().next().unwrap().0;
         harness.fast_path.give_up(node);
@@ -245,16 +245,84 @@ fn a_refusal_is_remembered_for_the_connection() {
     }
 }
 
-#[test]
-fn a_server_without_conditional_sets_is_asked_once() {
+/// A fast path that knows that its server has no conditional `SET`, and has read the session `a`.
+fn open_old() -> (Fake, Harness, Log) {
     let (fake, mut harness, log) = open(|fake| fake.data.lock().unwrap().is_old = true);
-    for _ in 0..3 {
-        let touched = harness.touch(&id("a"), in_an_hour());
-        assert_eq!(harness.number(touched), Ok(1));
-        read(&mut harness);
+    let touched = harness.touch(&id("a"), in_an_hour());
+    assert_eq!(harness.number(touched), Ok(1));
+    read(&mut harness);
+    assert_eq!((names(&log).join(" "), fake.log()), ("SET GET".into(), vec!["touch sess#a".into()]));
+    log.lock().unwrap().clear();
+    (fake, harness, log)
+}
+
+#[test]
+fn a_server_without_conditional_sets_gets_scripts_that_compare() {
+    let (fake, mut harness, log) = open_old();
+    let ann = ann();
+    for number in 0..2 {
+        // The update is made from the value of the touch, which has no reply yet.
+        let expires = later(number as i64);
+        let tickets = [
+            harness.touch(&id("a"), expires),
+            harness.update(&json("a", Some(&ann), &numbered(number), expires)),
+        ];
+        assert_eq!(tickets.map(|ticket| harness.number(ticket)), [Ok(1), Ok(1)]);
+        let stored = stored(&fake).unwrap();
+        assert!(stored.contains(&numbered(number)) && stored.contains(&expires.millis().to_string()));
     }
-    assert_eq!(names(&log), ["SET", "GET", "EVALSHA", "GET", "EVALSHA", "GET"]);
-    assert_eq!(fake.log(), ["touch sess#a"]);
+    // The server learns each script once.
+    assert_eq!(names(&log), ["EVAL", "EVAL", "EVALSHA", "EVALSHA"]);
+    assert_eq!(fake.log(), ["touch sess#a"], "the worker did nothing else");
+}
+
+#[test]
+fn on_an_old_server_the_worker_changes_what_another_process_has_changed() {
+    for is_deleted in [false, true] {
+        let (fake, mut harness, log) = open_old();
+        shorten(&fake);
+        if is_deleted {
+            fake.data.lock().unwrap().put(b"sess#a", None);
+        }
+        let tickets = [
+            harness.touch(&id("a"), later(1000)),
+            harness.update(&json("a", Some(&ann()), &numbered(1), later(2000))),
+        ];
+        let expected = if is_deleted { Ok(0) } else { Ok(1) };
+        assert_eq!(tickets.map(|ticket| harness.number(ticket)), [expected.clone(), expected]);
+        assert_eq!(names(&log), ["EVAL", "EVAL"]);
+        assert_eq!(fake.log()[1..], ["touch sess#a", "update sess#a"]);
+        assert_eq!(stored(&fake).is_some_and(|value| value.contains(&numbered(1))), !is_deleted);
+    }
+}
+
+/// As after a restart behind a proxy, or after `SCRIPT FLUSH`.
+#[test]
+fn a_server_that_has_forgotten_a_script_gets_it_again() {
+    let log = Log::default();
+    let noted = Arc::clone(&log);
+    let fake = Fake::start(move |is_fast, command| {
+        let mut log = noted.lock().unwrap();
+        if is_fast {
+            log.push(command.clone());
+        }
+        let times = log.iter().filter(|command| command[0] == b"EVALSHA").count();
+        let is_forgotten = is_fast && command[0] == b"EVALSHA" && times == 1;
+        if is_forgotten { Conduct::Answer(b"-NOSCRIPT No matching script.\r\n") } else { Conduct::Do }
+    });
+    fake.data.lock().unwrap().is_old = true;
+    let mut harness = Harness::open(open_on(&fake, |_| {}));
+    let created = harness.create(&session("a", &ann()));
+    assert_eq!(harness.number(created), Ok(1));
+    for millis in 0..6 {
+        read(&mut harness);
+        let touched = harness.touch(&id("a"), later(millis));
+        assert_eq!(harness.number(touched), Ok(1));
+        assert!(stored(&fake).unwrap().contains(&later(millis).millis().to_string()));
+    }
+    let changes: Vec<_> = names(&log).into_iter().filter(|name| name.starts_with("EVAL")).collect();
+    assert_eq!(changes, ["EVAL", "EVALSHA", "EVAL", "EVALSHA", "EVALSHA"]);
+    assert_eq!(fake.log(), ["touch sess#a", "touch sess#a"]);
 }
 
 /// A touch needs no memory, and the script of the worker can do it.

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::store::redis::resp::{
-    CREATE, CREATE_WITHIN_LIMIT, END_OF_USER, ENTER, FORGET, SLOTS, Script, TOUCH, UPDATE, slot_of,
+    CREATE, CREATE_WITHIN_LIMIT, END_OF_USER, ENTER, FORGET, MOVE, REPLACE, SLOTS, Script, TOUCH, UPDATE,
+    slot_of,
 };
 
 pub type Command = Vec<Vec<u8>>;
@@ -300,7 +301,8 @@ pub fn answer_to_transaction(answer: &[u8]) -> Vec<u8> {
 }
 
 fn script_of(command: &Command) -> Option<&'static Script> {
-    let all = [&CREATE, &CREATE_WITHIN_LIMIT, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &ENTER];
+    let all =
+        [&CREATE, &CREATE_WITHIN_LIMIT, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &ENTER, &MOVE, &REPLACE];
     let is_of =
         |script: &Script| command[1] == script.digest.as_bytes() || command[1] == script.text.as_bytes();
     command[0].starts_with(b"EVAL").then(|| all.into_iter().find(|script| is_of(script)).unwrap())
@@ -462,6 +464,15 @@ impl Data {
             return number(if is_kept { -len } else { len });
         }
         let Some(value) = held else { return number(0) };
+        if is(&REPLACE) || is(&MOVE) {
+            let is_known = if is(&MOVE) { value[..68] == args[0] } else { *value == args[0] };
+            if is_known && is(&MOVE) {
+                value[11..29].copy_from_slice(&args[1]);
+            } else if is_known {
+                value.clone_from(&args[1]);
+            }
+            return number(is_known.into());
+        }
         let (user, created) =
             (if is(&END_OF_USER) { &args[1] } else { args.get(3).unwrap_or(&args[0]) }, &value[40..56]);
         let is_of = |at: usize| args.get(at).is_none_or(|wanted| wanted == created);
