@@ -207,6 +207,7 @@ impl FastPath {
                 Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                     open.write_closed = true;
                     open.draining = true;
+                    self.take_back_unsent(at);
                     return;
                 }
                 Err(_) => {
@@ -224,6 +225,16 @@ impl FastPath {
                 if now >= call.deadline { self.give_up_unsent(call) } else { self.send(at, call) }
             }
         }
+    }
+
+    /// Lets the calls fall back that this connection will not send any more. The replies to the others may take long.
+    fn take_back_unsent(&mut self, at: usize) {
+        let Primary { open, pending, .. } = &mut self.primaries[at];
+        let Some(open) = open else { return };
+        for unsent in pending.take_unsent(|start| open.socket.has_sent(start)) {
+            self.fall_back(Some(at), unsent.call);
+        }
+        self.fall_back_queued(at);
     }
 
     pub(super) fn has_room(&self, at: usize) -> bool {

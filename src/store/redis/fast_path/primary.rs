@@ -142,18 +142,29 @@ impl Pending {
     /// Takes the oldest call.
     pub fn pop(&mut self) -> Option<PendingCall> {
         let call = self.calls.pop_front()?;
-        if let Some(id) = call.call.op.changes() {
-            self.changes -= 1;
-            if call.is_conditional
-                && let Some(count) = self.conditional.get_mut(id)
-            {
-                *count -= 1;
-                if *count == 0 {
-                    self.conditional.remove(id);
-                }
+        self.discount(&call);
+        Some(call)
+    }
+
+    fn discount(&mut self, call: &PendingCall) {
+        let Some(id) = call.call.op.changes() else { return };
+        self.changes -= 1;
+        if call.is_conditional
+            && let Some(count) = self.conditional.get_mut(id)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.conditional.remove(id);
             }
         }
-        Some(call)
+    }
+
+    /// Takes the calls that were not sent, and never will be. They count as sent until the connection ends.
+    pub fn take_unsent(&mut self, has_sent: impl Fn(u64) -> bool) -> VecDeque<PendingCall> {
+        let sent = self.calls.partition_point(|call| has_sent(call.start));
+        let unsent = self.calls.split_off(sent);
+        unsent.iter().for_each(|call| self.discount(call));
+        unsent
     }
 
     /// Whether a conditional call on a session has no reply yet. The worker may have to make it.
