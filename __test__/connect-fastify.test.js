@@ -133,6 +133,31 @@ for (const [name, createStore, skip] of [
       }
     });
 
+    it("stores what a request changes after it has saved its session", async () => {
+      const ask = await serve(store, {}, async (request) => {
+        const { url, session } = request;
+        if (url === "/login") {
+          session.user = "ada";
+        } else if (url === "/renew") {
+          await session.regenerate(["user"]);
+          delete request.session.user;
+        } else if (url === "/count") {
+          session.views = 1;
+          const saved = session.save();
+          session.views = 2;
+          await saved;
+        }
+        return `${request.session.user} ${request.session.views}`;
+      });
+      const jar = {};
+      await ask("/login", jar);
+      assert.equal((await ask("/", jar)).body, "ada undefined");
+      await ask("/renew", jar);
+      assert.equal((await ask("/", jar)).body, "undefined undefined");
+      await ask("/count", jar);
+      assert.equal((await ask("/", jar)).body, "undefined 2");
+    });
+
     it("saves, reloads and ends a session", async () => {
       const ask = await serve(store, {}, async (request) => {
         const { session, url } = request;

@@ -178,6 +178,82 @@ describe("a call of a ConnectStore that fails after its first step", () => {
   });
 });
 
+describe("a ConnectStore whose calls are not awaited", () => {
+  const full = () => new SessionStoreError("ERR_TOO_MANY_SESSIONS", "full");
+
+  it("rejects each save of a new session that is refused", async () => {
+    const inner = new MemoryStore();
+    const store = new ConnectStore(inner);
+    inner.create = async () => {
+      throw full();
+    };
+    const session = { cookie: {} };
+    const first = store.set("a", session);
+    session.name = "Ada";
+    const ends = await Promise.allSettled([first, store.set("a", session)]);
+    const codes = ends.map(({ reason }) => reason?.code);
+    assert.deepEqual(codes, ["ERR_TOO_MANY_SESSIONS", "ERR_TOO_MANY_SESSIONS"]);
+    delete inner.create;
+    await store.set("a", session);
+    assert.equal((await store.get("a")).name, "Ada");
+  });
+
+  it("lists sessions after an earlier clear or destroyByUser", async () => {
+    const store = new ConnectStore(new FileStore({ path: newFolder() }), {
+      prefix: "app:",
+      userId: ({ user }) => user,
+    });
+    for (const end of [() => store.clear(), () => store.destroyByUser("ada")]) {
+      for (let at = 0; at < 300; at++) await store.set(`${at}`, { cookie: {}, user: "ada" });
+      const ended = end();
+      const found = await Promise.all([store.getByUser("ada"), store.ids(), store.length(), store.all()]);
+      await ended;
+      assert.deepEqual([found[0], found[1], found[2], { ...found[3] }], [[], [], 0, {}]);
+    }
+    await store.close();
+  });
+});
+
+describe("clear of a ConnectStore", () => {
+  // As @fastify/session before 11.1.2 does.
+  it("is not undone by a request whose framework copies sessions without their marks", async () => {
+    const store = new ConnectStore(new MemoryStore());
+    await store.set("a", { cookie: {}, user: "ada" });
+    const copied = await new Promise((resolve, reject) => {
+      store.get("a", (error, session) => (error ? reject(error) : resolve(structuredClone(session))));
+    });
+    await store.clear();
+    const session = { ...copied, touch: () => undefined, isModified: () => true };
+    await assert.rejects(store.set("a", session), { code: "ERR_SESSION_ENDED" });
+    assert.equal(await store.length(), 0);
+    // The app may use the id again.
+    await store.set("a", { cookie: {}, user: "ben" });
+    assert.equal((await store.get("a")).user, "ben");
+  });
+});
+
+describe("a copy of a session from a list", () => {
+  it("does not bring the session back", async () => {
+    const lists = {
+      all: async (store) => (await store.all()).a,
+      getByUser: async (store) => (await store.getByUser("ada"))[0].session,
+      sessions: async (store) => {
+        for await (const { session } of store.sessions()) return session;
+      },
+    };
+    for (const [name, list] of Object.entries(lists)) {
+      const inner = new MemoryStore();
+      const options = { userId: ({ user }) => user };
+      const [store, other] = [new ConnectStore(inner, options), new ConnectStore(inner, options)];
+      await other.set("a", { cookie: {}, user: "ada" });
+      const copy = structuredClone(await list(store));
+      await other.destroy("a");
+      await assert.rejects(store.set("a", copy), { code: "ERR_SESSION_ENDED" }, name);
+      assert.equal(await other.get("a"), null);
+    }
+  });
+});
+
 describe("a process that uses a ConnectStore", () => {
   const run = (body) => {
     const script = `

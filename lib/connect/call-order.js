@@ -77,10 +77,10 @@ class CallOrder {
     return running;
   }
 
-  /** Resolves when no earlier call of a single session waits. Returns `undefined` if none does. */
+  /** Resolves when later calls need not wait for any earlier one. Returns `undefined` if they need not already. */
   idle() {
-    if (this.#queues.size === 0) return undefined;
-    return Promise.all(Array.from(this.#queues.values(), ({ last }) => last));
+    if (this.#queues.size === 0) return this.#all;
+    return Promise.all([this.#all, ...Array.from(this.#queues.values(), ({ last }) => last)]);
   }
 
   #before(sid) {

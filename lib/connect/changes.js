@@ -23,11 +23,13 @@ function isSameData(one, other) {
 
 /**
  * Whether a request has not changed the data of its session. @fastify/session, and express-session with `resave`, save
- * it even so. Writing it would undo the changes of another request.
+ * it even so. Writing it would undo the changes of another request. `isStoredObject`: whether this object itself was
+ * stored before, or is being stored.
  */
-function isUnmodified(session, record, origin) {
+function isUnmodified(session, record, origin, isStoredObject) {
   if (origin?.isRequestOwned && origin.text !== undefined && hasSameData(origin.text, record)) return true;
-  return isFastifySession(session) && !session.isModified();
+  // After an object was stored, @fastify/session may compare it with other data than that.
+  return !isStoredObject && isFastifySession(session) && !session.isModified();
 }
 
 module.exports = { endsSooner, isSameData, isUnmodified };

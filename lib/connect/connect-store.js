@@ -233,15 +233,14 @@ class ConnectStore extends EventEmitter {
   /** Returns the session of a stored record, of its text, or of `null`. */
   #read = (found, sid) => {
     const isText = typeof found === "string";
-    const session = this.#loaded(sid, isText ? decode(sid, found) : found, isText ? found : undefined);
-    if (session !== null) this.#origins.seen(sid);
-    return session;
+    return this.#loaded(sid, isText ? decode(sid, found) : found, isText ? found : undefined);
   };
 
   /** Returns the session of a record and marks it, or returns `null`. */
   #loaded(sid, record, text) {
     const session = sessionOf(record);
     if (session === null) return null;
+    this.#origins.seen(sid);
     const cookie = copyOf(session.cookie);
     this.#origins.loaded(sid, session, { cookie, expires: record.expires, at: Date.now(), text });
     return session;
@@ -253,7 +252,7 @@ class ConnectStore extends EventEmitter {
       const record = recordOf(sid, session, this.#options);
       const before = this.#origins.of(sid, session);
       const isNew = this.#origins.isNew(sid, session, before);
-      if (!isNew && isUnmodified(session, record, before)) {
+      if (!isNew && isUnmodified(session, record, before, this.#origins.isStoredObject(sid, session))) {
         if (before === undefined) this.#origins.saving(sid, session);
         return this.#touch(sid, session);
       }
@@ -261,7 +260,8 @@ class ConnectStore extends EventEmitter {
       const origin = this.#origins.saving(sid, session, { before, isNew, record });
       const at = Date.now();
       const write = () => {
-        if (isNew) return this.#create(record);
+        // An earlier save of this new session may have failed since.
+        if (isNew || origin.isNew) return this.#create(record);
         return readsFirst ? this.#compare(record, session, before) : this.#update(record);
       };
       return this.#order.write(sid, write).then(
@@ -439,6 +439,7 @@ class ConnectStore extends EventEmitter {
   }
 
   async #all() {
+    await this.#order.idle();
     // Without a prototype, because an id may be `__proto__`.
     const sessions = Object.create(null);
     for await (const sid of this.#sids()) {
@@ -449,12 +450,14 @@ class ConnectStore extends EventEmitter {
   }
 
   async #ids() {
+    await this.#order.idle();
     const sids = [];
     for await (const sid of this.#sids()) sids.push(sid);
     return sids;
   }
 
   async #length() {
+    await this.#order.idle();
     if (this.#options.prefix === "") return this.#store.size();
     let length = 0;
     for await (const _ of this.#sids()) length++;

@@ -16,6 +16,7 @@ const isFrameworkSession = (session) => typeof session.touch === "function";
  * - `cookie`, `expires`, `at`: the last loaded or stored values, and when. `new Date` accepts `expires`.
  * - `text`: the text of that record, if the store returned it and no write is pending.
  * - `record`: the record of the pending write.
+ * - `wasSaved`: whether the object was written, or is being written.
  *
  * An object without a mark is new, unless it may be a copy of a session. It may be a copy if its id was loaded, stored
  * or destroyed within the last hour, and its class does not prove that it was not loaded.
@@ -66,6 +67,7 @@ class Origins {
     const mark = isShared ? before : this.#mark(sid, { isRequestOwned, cookie, expires, at });
     mark.text = undefined;
     mark.record = record;
+    mark.wasSaved = record !== undefined;
     Marked.set(session, mark);
     return mark;
   }
@@ -86,13 +88,20 @@ class Origins {
     return this.#own(sid, session) ?? this.#copy(sid, session);
   }
 
+  /** Whether this object itself was stored before, or is being stored. */
+  isStoredObject(sid, session) {
+    const own = this.#own(sid, session);
+    return own?.wasSaved === true;
+  }
+
   isNew(sid, session, origin) {
     const own = this.#own(sid, session);
     if (own !== undefined) return own.isNew;
     // `regenerate` of @fastify/session may reuse the id, and its session carries the old mark.
     if (this.#destroyed === sid) return true;
     if (origin !== undefined) return false;
-    if (!this.#seen.has(sid)) return true;
+    // `clear` forgets what was seen, but a request that loaded the session before may still save it.
+    if (!this.#seen.has(sid)) return !(isFrameworkSession(session) && this.#copied.has(sid));
     return !this.usesExpress && carriesMarks(session) && !this.#copied.has(sid);
   }
 
@@ -134,6 +143,7 @@ class Origins {
       at,
       text,
       record: undefined,
+      wasSaved: false,
     };
   }
 
