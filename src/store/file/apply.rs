@@ -290,7 +290,8 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     }
 
     /// Ends the user's sessions, and returns how many of them were live. Also ends sessions that no secret in the
-    /// list decrypts. Otherwise they would come back together with their secret.
+    /// list decrypts, and those past `max_lifetime`. Otherwise they would come back together with their secret, or for a
+    /// process with a longer lifetime.
     fn delete_by_user(
         &mut self,
         user: UserKey<'_>,
@@ -300,10 +301,11 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         let encryption = self.encryption;
         let except = except.map(|id| encryption.key(id));
         let mut sessions = self.of_user(encryption.tag(user))?;
-        sessions.retain(|(key, found)| !found.is_expired && except.as_deref() != Some(&key[..]));
+        let is_past = |found: &Found| found.header.expires.is_past(self.now);
+        sessions.retain(|(key, found)| !is_past(found) && except.as_deref() != Some(&key[..]));
         sessions.truncate(max);
         for (key, found) in &sessions {
-            self.remove(key, *found, Reason::Revoked)?;
+            self.remove(key, *found, if found.is_expired { Reason::Expired } else { Reason::Revoked })?;
         }
         Ok(count_live(&sessions))
     }

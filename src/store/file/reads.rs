@@ -233,20 +233,19 @@ impl Environment {
         Ok(count)
     }
 
-    /// Whether a chunk of a `deleteByUser` has left live sessions of the user. The number of ended sessions does not
+    /// Whether a chunk of a `deleteByUser` has left sessions of the user. The number of ended sessions does not
     /// show that: it is 0 if the chunk ended only sessions that were not live.
     pub(super) fn has_rest(&self, write: &Write) -> Result<bool> {
         let Write::DeleteByUser { user, except, .. } = write else { return Ok(false) };
         let failed = |error| self.failed(error);
         let except = except.as_ref().map(|id| self.encryption.key(id));
-        let (now, lifetime) = (self.clock.now(), self.limits.max_lifetime);
+        let now = self.clock.now();
         let txn = self.read()?;
         let tables = txn.tables();
         let mut has_rest = false;
         let each = tables.each_of_user(&txn, self.encryption.tag(user.as_key()), |created, key| {
-            let is_left = |record: Record<'_>| {
-                record.header.created == created && !record.header.end(lifetime).is_past(now)
-            };
+            let is_left =
+                |record: Record<'_>| record.header.created == created && !record.header.expires.is_past(now);
             has_rest |= except.as_deref() != Some(key)
                 && tables
                     .sessions

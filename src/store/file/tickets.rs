@@ -172,7 +172,8 @@ impl FileStore {
         Ok(record)
     }
 
-    /// Whether the session is live or has a pending write.
+    /// Whether the session is live or has a pending write. A session that is past `max_lifetime` counts as live: for a
+    /// process with a longer one it is, and must not come back there.
     pub(super) fn must_delete(&self, id: &SessionId) -> Result<bool> {
         // Check pending writes first: a write stays pending until it is in the file.
         if self.queue.pending.last_write_of_session(id).is_some() {
@@ -180,8 +181,7 @@ impl FileStore {
         }
         let environment = self.environment();
         // Delete an unreadable record too.
-        let lifetime = environment.limits.max_lifetime;
-        let is_past = |record: Record<'_>| environment.clock.is_past(record.header.end(lifetime).millis());
+        let is_past = |record: Record<'_>| environment.clock.is_past(record.header.expires.millis());
         let is_live = |row: &[u8]| !Record::parse(row).is_ok_and(is_past);
         environment.read_row(&environment.encryption.key(id), is_live).map(|found| found.unwrap_or(false))
     }

@@ -98,6 +98,26 @@ fn a_lifetime_limit_applies_to_sessions_stored_without_it() {
 }
 
 #[test]
+fn a_session_that_was_ended_after_its_lifetime_does_not_come_back_without_the_limit() {
+    let dir = new_dir();
+    let clock = clock();
+    let open = |options: &FileOptions| FileStore::open_at(options, clock.clone()).unwrap();
+    let store = open(&options(dir.path()));
+    for name in ["a", "b", "c"] {
+        log_in(&store, name, at(100 * HOUR));
+    }
+    drop(store);
+    clock.advance(3 * HOUR);
+    let store = open(&limited(dir.path(), 2 * HOUR));
+    store.delete(&id("a")).unwrap();
+    assert_eq!(store.delete_by_user(UserKeyBuf::from_text("ann").as_key(), Some(&id("c"))), Ok(0));
+    drop(store);
+    let store = open(&options(dir.path()));
+    let ends = ["a", "b", "c"].map(|name| end_of(&store, name));
+    assert_eq!(ends, [None, None, Some(100 * HOUR)]);
+}
+
+#[test]
 fn older_versions_reject_a_new_store() {
     let dir = new_dir();
     drop(reopen(&options(dir.path())).unwrap());
