@@ -203,13 +203,23 @@ describe("a ConnectStore whose calls are not awaited", () => {
       prefix: "app:",
       userId: ({ user }) => user,
     });
-    for (const end of [() => store.clear(), () => store.destroyByUser("ada")]) {
-      for (let at = 0; at < 300; at++) await store.set(`${at}`, { cookie: {}, user: "ada" });
-      const ended = end();
-      const found = await Promise.all([store.getByUser("ada"), store.ids(), store.length(), store.all()]);
-      await ended;
-      assert.deepEqual([found[0], found[1], found[2], { ...found[3] }], [[], [], 0, {}]);
-    }
+    const fill = async (name) => {
+      for (let at = 0; at < 300; at++) await store.set(`${name}${at}`, { cookie: {}, user: "ada" });
+    };
+    await fill("a");
+    const ended = store.destroyByUser("ada");
+    assert.deepEqual(await store.getByUser("ada"), []);
+    assert.equal(await ended, 300);
+    await fill("b");
+    const cleared = store.clear();
+    const [ofUser, ids, length, all] = await Promise.all([
+      store.getByUser("ada"),
+      store.ids(),
+      store.length(),
+      store.all(),
+    ]);
+    assert.deepEqual([ofUser, ids, length, { ...all }], [[], [], 0, {}]);
+    await cleared;
     await store.close();
   });
 });
