@@ -103,7 +103,8 @@ fn a_session_that_was_ended_after_its_lifetime_does_not_come_back_without_the_li
     let clock = clock();
     let open = |options: &FileOptions| FileStore::open_at(options, clock.clone()).unwrap();
     let store = open(&options(dir.path()));
-    for name in ["a", "b", "c"] {
+    store.create(&plain("a", &UserKeyBuf::from_text("ben"), at(100 * HOUR))).unwrap();
+    for name in ["b", "c"] {
         log_in(&store, name, at(100 * HOUR));
     }
     drop(store);
