@@ -113,8 +113,8 @@ class CallOrder {
     return before.then((noAnswer) => {
       queue.waiting--;
       if (noAnswer === undefined) return call();
-      const before = "an earlier call of the session, for which this one waited, failed";
-      throw withMessage(noAnswer, `${before}: ${noAnswer.message}`);
+      const message = `an earlier call of the session, for which this one waited, failed: ${noAnswer.message}`;
+      throw withMessage(noAnswer, message);
     });
   }
 }

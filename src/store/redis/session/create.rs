@@ -123,9 +123,21 @@ async fn undo(context: &Context, attempt: &Attempt, creation: &Creation) -> Resu
 
 /// Ends the session of a creation, unless another one has replaced it.
 async fn end(context: &Context, attempt: &Attempt, creation: &Creation) -> Result<()> {
-    let (now, created) = (text(context.times.now()), created_field(creation.created));
-    let args: [&[u8]; 3] = [&now, &creation.user.to_match(), &created];
-    context.router.run_script(attempt, Effect::Main, &END_OF_USER, &creation.key, &args).await.map(drop)
+    end_of(context, attempt, Effect::Main, &creation.key, &creation.user, creation.created).await
+}
+
+/// Ends a session if it still has this user and creation.
+async fn end_of(
+    context: &Context,
+    attempt: &Attempt,
+    effect: Effect,
+    key: &[u8],
+    user: &UserField,
+    created: Stamp,
+) -> Result<()> {
+    let (now, created) = (text(context.times.now()), created_field(created));
+    let args: [&[u8]; 3] = [&now, &user.to_match(), &created];
+    context.router.run_script(attempt, effect, &END_OF_USER, key, &args).await.map(drop)
 }
 
 /// Ends a stored session if it is past its maximum lifetime, which `CREATE` does not know. Returns whether it was.
@@ -134,9 +146,8 @@ async fn end_outlived(context: &Context, attempt: &Attempt, key: &[u8], stored: 
     else {
         return Ok(false);
     };
-    let (now, user) = (text(context.times.now()), UserField { json: record.user.to_vec() });
-    let args: [&[u8]; 3] = [&now, &user.to_match(), &created_field(record.created)];
-    context.router.run_script(attempt, Effect::None, &END_OF_USER, key, &args).await?;
+    let user = UserField { json: record.user.to_vec() };
+    end_of(context, attempt, Effect::None, key, &user, record.created).await?;
     Ok(true)
 }
 
