@@ -17,7 +17,7 @@ pub use abort::abort;
 pub use connector::{Connected, Connector, ask, error_text};
 pub use multiplexed::{MultiplexedConnection, Replication, SendError};
 pub use reply_window::ReplyWindow;
-pub use socket::{Filled, RawConnection, Socket};
+pub use socket::{Filled, RawConnection, Socket, is_end_of_writing};
 pub use system::System;
 #[cfg(test)]
 pub use system::{Stream, simulated};

@@ -22,6 +22,11 @@ const MAX_WRITTEN: usize = 1 << 20;
 /// Replies in the receive buffer. Most requests get one.
 pub type SomeReplies<'a> = SmallVec<[Reply<&'a [u8]>; 1]>;
 
+/// Whether an error of a write says that this connection can send nothing more. Replies may still arrive.
+pub fn is_end_of_writing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+}
+
 /// The result of one read.
 pub enum Filled {
     /// The read filled the buffer, so there may be more.
@@ -145,8 +150,13 @@ impl Socket {
         let (mut socket, rest) = (&*self.socket, &rest[..rest.len().min(most)]);
         if let Some(TlsState { connection, .. }) = &mut self.tls {
             // TLS accepts only as much as it can buffer.
-            self.written += connection.writer().write(rest)?;
-            return connection.write_tls(&mut socket);
+            let len = connection.writer().write(rest)?;
+            let sent = connection.write_tls(&mut socket);
+            // Once writing has ended, TLS can send nothing of what it buffers.
+            if !sent.as_ref().is_err_and(is_end_of_writing) {
+                self.written += len;
+            }
+            return sent;
         }
         let len = socket.write(rest)?;
         self.written += len;

@@ -1,10 +1,10 @@
 //! Starts calls, and sends them to their primaries.
 
-use std::io::ErrorKind;
 use std::mem;
 use std::time::Instant;
 
 use super::super::RedisStore;
+use super::super::connection::is_end_of_writing;
 use super::super::error;
 use super::super::queue::{MAX_CALLS, MAX_QUEUED_BYTES, too_much_queued};
 use super::super::resp::{Request, RequestMode, slot_of};
@@ -204,7 +204,7 @@ impl FastPath {
             match open.socket.flush() {
                 Ok(()) => {}
                 // The end of the connection can be read, after the remaining replies.
-                Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                Err(error) if is_end_of_writing(&error) => {
                     open.write_closed = true;
                     open.draining = true;
                     self.take_back_unsent(at);
@@ -234,7 +234,8 @@ impl FastPath {
         for unsent in pending.take_unsent(|start| open.socket.has_sent(start)) {
             self.fall_back(Some(at), unsent.call);
         }
-        self.fall_back_queued(at);
+        // Without sent calls no reply and no deadline will come.
+        self.hand_over(at);
     }
 
     pub(super) fn has_room(&self, at: usize) -> bool {

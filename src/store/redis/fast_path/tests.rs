@@ -344,6 +344,17 @@ fn calls_that_were_sent_complete_although_writing_has_ended() {
 }
 
 #[test]
+fn a_connection_without_sent_calls_is_replaced_once_writing_has_ended() {
+    let mut scene = Scene::new();
+    scene.harness.socket().unwrap().shutdown(Shutdown::Write).unwrap();
+    let ticket = scene.harness.create(&session("a", &ann()));
+    scene.harness.fast_path.submit();
+    // No reply, and no deadline of a call, would end it later.
+    assert!(scene.harness.socket().is_none());
+    assert_eq!(scene.harness.number(ticket), Ok(1));
+}
+
+#[test]
 fn partly_sent_calls_fall_back() {
     let mut scene = Scene::new();
     let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(900_000));

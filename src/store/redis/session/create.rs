@@ -140,15 +140,9 @@ async fn end_of(
     context.router.run_script(attempt, effect, &END_OF_USER, key, &args).await.map(drop)
 }
 
-/// Ends a stored session if it is past its maximum lifetime, which `CREATE` does not know. Returns whether it was.
-async fn end_outlived(context: &Context, attempt: &Attempt, key: &[u8], stored: &[u8]) -> Result<bool> {
-    let Some(record) = Record::parse(stored).ok().filter(|record| context.times.is_outlived(record.created))
-    else {
-        return Ok(false);
-    };
-    let user = UserField { json: record.user.to_vec() };
-    end_of(context, attempt, Effect::None, key, &user, record.created).await?;
-    Ok(true)
+/// The record of a stored session that is past its maximum lifetime, which `CREATE` does not know.
+fn outlived<'a>(context: &Context, stored: &'a [u8]) -> Option<Record<'a>> {
+    Record::parse(stored).ok().filter(|record| context.times.is_outlived(record.created))
 }
 
 /// Whether a session is stored.
@@ -215,8 +209,11 @@ async fn store_by_script(
     let max = context.options.max_sessions_per_user.map_or(0, usize::from);
     let mut reply = context.router.get_one(attempt, &creation.key, Effect::Main, make).await;
     while let Ok(Reply::Bytes(live)) = &reply
-        && end_outlived(context, attempt, &creation.key, live).await?
+        && let Some(record) = outlived(context, live)
     {
+        attempt.changed_nothing();
+        let user = UserField { json: record.user.to_vec() };
+        end_of(context, attempt, Effect::None, &creation.key, &user, record.created).await?;
         reply = context.router.get_one(attempt, &creation.key, Effect::Main, make).await;
     }
     match reply {

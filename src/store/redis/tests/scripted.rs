@@ -101,19 +101,19 @@ fn call(store: &RedisStore, op: Op) -> impl Future<Output = Result<Answer>> + us
 
 /// Runs a test with a store on a scripted server.
 fn run<T>(answer: impl Fn(&Command) -> Reply + 'static, test: impl AsyncFnOnce(&RedisStore) -> T) -> T {
-    run_with(Vec::new(), answer, test)
+    run_with(options_at(1), answer, test)
 }
 
-/// The same, with secrets.
+/// The same, with options.
 fn run_with<T>(
-    secrets: Vec<Secret>,
+    options: RedisOptions,
     answer: impl Fn(&Command) -> Reply + 'static,
     test: impl AsyncFnOnce(&RedisStore) -> T,
 ) -> T {
     let runtime =
         Builder::new_current_thread().enable_time().start_paused(true).build_local(LocalOptions::default());
     runtime.unwrap().block_on(async {
-        let options = RedisOptions { command_timeout: TIMEOUT, secrets, ..options_at(1) };
+        let options = RedisOptions { command_timeout: TIMEOUT, ..options };
         let (store, serve) = RedisStore::prepare(&options, Times::new(Arc::new(SystemClock), None)).unwrap();
         serve(System::Simulated(Rc::new(Scripted(Rc::new(answer)))));
         test(&store).await
@@ -239,6 +239,32 @@ fn a_refusal_after_requests_without_effect_has_a_known_outcome() {
         let reason = "Redis says LOADING no".into();
         assert_eq!(error, StoreError::Unavailable { reason, outcome: Outcome::NotDone }, "{at}");
     }
+}
+
+#[test]
+fn a_create_that_fails_behind_an_outlived_session_has_a_known_outcome() {
+    let outlived = format!(
+        r#"{{"expires":{:<18},"created":{:<16},"user":"ben","session":{{}}}}"#,
+        SystemClock.now() + 60_000,
+        (SystemClock.now() - 2000) * 1000
+    );
+    let is_stored = Cell::new(true);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"MULTI" => Reply::Okay,
+        b"PEXPIREAT" | b"ZADD" | b"SET" => Reply::Status(b"QUEUED".to_vec()),
+        b"EXEC" => Reply::Array([Reply::Number(0), Reply::Number(0), Reply::Number(0), Reply::Nil].to_vec()),
+        _ if is(command, &resp::CREATE) && is_stored.get() => Reply::Bytes(outlived.clone().into_bytes()),
+        _ if is(command, &resp::CREATE) => refusal("OOM full"),
+        _ if is(command, &resp::END_OF_USER) => {
+            is_stored.set(false);
+            Reply::Number(1)
+        }
+        _ => Reply::Nil,
+    };
+    let new = NewSession::new(&plain("a", &ann(), in_millis(60_000)));
+    let options = RedisOptions { max_lifetime: Some(1000), ..options_at(1) };
+    let outcome = run_with(options, answer, async |store| call(store, Op::Create(new, None)).await);
+    assert_eq!(outcome, Err(StoreError::Full("Redis says OOM full".into())));
 }
 
 #[test]
@@ -471,7 +497,7 @@ fn a_store_uses_its_previous_keys_after_a_lockout() {
             }
             _ => Reply::Nil,
         };
-        run_with(secrets, answer, async |store| {
+        run_with(RedisOptions { secrets, ..options_at(1) }, answer, async |store| {
             let first = cipher(store).await.unwrap();
             let (_, wrapped) = Keyring::create(&[secret(2)]).unwrap();
             let others = STANDARD.encode(wrapped.encode()).into_bytes();

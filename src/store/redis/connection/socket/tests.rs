@@ -223,6 +223,28 @@ fn tls_transfers_more_than_the_systems_buffers_both_ways() {
 }
 
 #[test]
+fn what_tls_buffers_after_the_end_of_writing_is_unsent() {
+    let Some((mut socket, _peer)) = TlsPeer::shake_hands(b"") else { return };
+    socket.push(b"sent");
+    socket.flush().unwrap();
+    socket.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    let start = socket.push(b"unsent");
+    assert!(is_end_of_writing(&socket.flush().unwrap_err()));
+    assert!(!socket.has_sent(start));
+}
+
+#[test]
+fn what_tls_buffered_before_the_end_of_writing_counts_as_sent() {
+    let Some((mut socket, _peer)) = TlsPeer::shake_hands(b"") else { return };
+    let start = socket.push(&vec![0; 16 << 20]);
+    socket.flush().unwrap();
+    assert!(!socket.is_flushed());
+    socket.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(is_end_of_writing(&socket.flush().unwrap_err()));
+    assert!(socket.has_sent(start));
+}
+
+#[test]
 fn plaintext_and_tampered_records_are_errors() {
     for spoil in
         [|bytes: &mut Vec<u8>| bytes[20] ^= 1, |bytes: &mut Vec<u8>| *bytes = b"HTTP/1.1 400\r\n".to_vec()]
