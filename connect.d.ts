@@ -175,7 +175,7 @@ export class ConnectStore<
    * has not changed it. Then only the expiry moves, as by `touch`. Otherwise the request would undo the changes of
    * another one.
    *
-   * To detect that, it compares the JSON text without the cookie to the text that this request last loaded or stored.
+   * To detect that, it compares the JSON text without the cookie to the text that this request last loaded or saved.
    * It cannot compare a session that another program stored in another layout, or a session whose cookie is not its
    * first field. It always writes such a session, and every session if the app overrides the `get` of the store.
    *

@@ -253,7 +253,7 @@ class ConnectStore extends EventEmitter {
       const before = this.#origins.of(sid, session);
       const isNew = this.#origins.isNew(sid, session, before);
       if (!isNew && isUnmodified(session, record, before, this.#origins.isStoredObject(sid, session))) {
-        if (before === undefined) this.#origins.saving(sid, session);
+        this.#origins.unmodified(sid, session, before, record.json);
         return this.#touch(sid, session);
       }
       const readsFirst = this.#readsFirst(before);

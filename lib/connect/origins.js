@@ -14,9 +14,9 @@ const isFrameworkSession = (session) => typeof session.touch === "function";
  * - `isNew`: express-session has generated it, and nothing has stored it yet.
  * - `isRequestOwned`: the object belongs to one request. It is not an old object that the app uses again.
  * - `cookie`, `expires`, `at`: the last loaded or stored values, and when. `new Date` accepts `expires`.
- * - `text`: the text of that record, if the store returned it and no write is pending.
+ * - `text`: the text of the record as this request last loaded it or passed it to `set`, unless a write is pending.
  * - `record`: the record of the pending write.
- * - `wasSaved`: whether the object was written, or is being written.
+ * - `wasSaved`: whether `set` was called with the object.
  *
  * An object without a mark is new, unless it may be a copy of a session. It may be a copy if its id was loaded, stored
  * or destroyed within the last hour, and its class does not prove that it was not loaded.
@@ -61,15 +61,27 @@ class Origins {
    * Marks an object that is being stored, and returns its origin. A copy shares the origin of its object, so both are
    * compared with the last write of either. Sessions of other requests have their own origin.
    */
-  saving(sid, session, { before, isNew = false, record } = {}) {
+  saving(sid, session, { before, isNew, record }) {
     const { isRequestOwned = isFrameworkSession(session), cookie, expires, at } = before ?? {};
     const isShared = before !== undefined && !isNew;
     const mark = isShared ? before : this.#mark(sid, { isRequestOwned, cookie, expires, at });
     mark.text = undefined;
     mark.record = record;
-    mark.wasSaved = record !== undefined;
+    mark.wasSaved = true;
     Marked.set(session, mark);
     return mark;
+  }
+
+  /**
+   * Marks an object that its request has not changed, and that is only touched. `text` is that of its record. The
+   * request may change the object before the touch ends, so the next `set` compares it with `text`.
+   */
+  unmodified(sid, session, before, text) {
+    const mark = before ?? this.#mark(sid, { isRequestOwned: isFrameworkSession(session) });
+    Marked.set(session, mark);
+    if (!mark.isRequestOwned) return;
+    mark.text = text;
+    mark.wasSaved = true;
   }
 
   /** Records that a record was stored, unless the same request has another pending write. */
@@ -88,7 +100,7 @@ class Origins {
     return this.#own(sid, session) ?? this.#copy(sid, session);
   }
 
-  /** Whether this object itself was stored before, or is being stored. */
+  /** Whether `set` was called with this object before. */
   isStoredObject(sid, session) {
     const own = this.#own(sid, session);
     return own?.wasSaved === true;
