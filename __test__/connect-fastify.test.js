@@ -177,7 +177,6 @@ for (const [name, createStore, skip] of [
       const ask = await serve(store, {}, async ({ session, url }) => {
         if (url === "/first") session.views = 1;
         if (url !== "/quiet") return session.views;
-        await new Promise(setImmediate);
         const saved = session.save();
         session.views = 2;
         await saved;
@@ -356,6 +355,20 @@ for (const [name, createStore, skip] of [
       assert.equal(status, 500);
       assert.match(body, /ERR_SESSION_ENDED/);
       assert.equal(await store.length(), 0);
+    });
+
+    it("does not take a session for new that has lost its mark, even at the start of the handler", async () => {
+      store = new Copying(store.store);
+      const ask = await serve(store, {}, async ({ session, url }) => {
+        session.user = url;
+        await session.save();
+        return "";
+      });
+      const jar = {};
+      await ask("/", jar);
+      store.store.create = () => assert.fail("created again");
+      assert.equal((await ask("/again", jar)).status, 200);
+      assert.equal((await store.get(sidOf(jar))).user, "/again");
     });
 
     it("receives the store's errors", async () => {

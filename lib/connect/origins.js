@@ -25,6 +25,8 @@ class Origins {
   #seen = new KnownIds();
   // Ids whose session a framework copied without the mark.
   #copied = new KnownIds();
+  // The mark of the session whose `get` callback is running.
+  #loading;
   // The id whose `destroy` callback is running.
   #destroyed;
 
@@ -113,8 +115,8 @@ class Origins {
     if (this.#destroyed === sid) return true;
     if (origin !== undefined) return false;
     // `clear` forgets what was seen, but a request that loaded the session before may still save it.
-    if (!this.#seen.has(sid)) return !(isFrameworkSession(session) && this.#copied.has(sid));
-    return !this.usesExpress && carriesMarks(session) && !this.#copied.has(sid);
+    if (!this.#seen.has(sid)) return !(isFrameworkSession(session) && this.#isCopied(sid));
+    return !this.usesExpress && carriesMarks(session) && !this.#isCopied(sid);
   }
 
   /** Wraps the callback of `get`, to detect a framework that does not copy the mark. */
@@ -122,12 +124,19 @@ class Origins {
     if (typeof callback !== "function" || this.usesExpress) return callback;
     return (error, session) => {
       const mark = Marked.get(session);
+      this.#loading = mark;
       try {
         callback(error, session);
       } finally {
+        this.#loading = undefined;
         if (mark !== undefined && !mark.isCarried) this.#copied.add(sid);
       }
     };
+  }
+
+  /** Whether a framework copied a session of this id without its mark. It may save the copy inside the callback. */
+  #isCopied(sid) {
+    return this.#copied.has(sid) || (this.#loading?.sid === sid && !this.#loading.isCarried);
   }
 
   /** Wraps the callback of `destroy`. A session that the callback stores with this id is new. */
