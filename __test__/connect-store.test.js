@@ -32,6 +32,12 @@ for (const [name, createStore] of [
   connectConformance(name, createStore, { ConnectStore, SessionStoreError }, { skip: redisMissing });
 }
 
+/** A store with one method replaced. */
+const withMethod = (store, replaced, method) =>
+  new Proxy(store, {
+    get: (_, name) => (name === replaced ? method : (store[name]?.bind?.(store) ?? store[name])),
+  });
+
 const invalidOption = (words) => (error) => {
   assert.ok(error instanceof SessionStoreError);
   assert.equal(error.code, "ERR_INVALID_OPTION");
@@ -175,6 +181,41 @@ describe("a call of a ConnectStore that fails after its first step", () => {
       message: "no answer; some of the sessions may be destroyed",
     });
     assert.equal(await store.length(), 1);
+  });
+
+  it("has an unknown outcome if any of the sessions may have been destroyed", async () => {
+    for (const call of ["clear", "destroyByUser"]) {
+      const full = new MemoryStore();
+      const store = new ConnectStore(full, { prefix: "app:", userId: ({ user }) => user });
+      for (const sid of ["a", "b"]) await store.set(sid, { cookie: {}, user: "ada" });
+      let calls = 0;
+      full.delete = () => Promise.reject(Object.assign(unreachable(), calls++ > 0 && { outcome: "unknown" }));
+      await assert.rejects(store[call]("ada"), { code: "ERR_STORE_UNAVAILABLE", outcome: "unknown" }, call);
+      full.delete = () => Promise.reject(unreachable());
+      const error = await store[call]("ada").catch((reason) => reason);
+      assert.deepEqual([error.message, error.outcome], ["no answer", undefined], call);
+    }
+  });
+
+  it("has an unknown outcome if clear cannot read further ids after it has destroyed some sessions", async () => {
+    for (const [count, outcome, message] of [
+      [0, undefined, "no answer"],
+      [255, undefined, "no answer"],
+      [256, "unknown", "no answer; some of the sessions may be destroyed"],
+    ]) {
+      const ids = async function* () {
+        for (let at = 0; at < count; at++) yield `app:${at}`;
+        throw unreachable();
+      };
+      const store = new ConnectStore(withMethod(new MemoryStore(), "ids", ids), { prefix: "app:" });
+      for (let at = 0; at < count; at++) await store.set(`${at}`, { cookie: {} });
+      const error = await store.clear().catch((reason) => reason);
+      assert.deepEqual(
+        [error.code, error.outcome, error.message],
+        ["ERR_STORE_UNAVAILABLE", outcome, message],
+      );
+      assert.equal(await store.store.size(), count % 256);
+    }
   });
 });
 

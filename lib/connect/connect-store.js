@@ -22,6 +22,9 @@ const { CallOrder } = require("./call-order.js");
 // How many deletes one call runs concurrently.
 const MAX_CONCURRENT_DELETES = 256;
 
+// Added to the error of a call that destroys several sessions.
+const SOME_DESTROYED = "some of the sessions may be destroyed";
+
 // The result of a `set` that was skipped: it would only have moved the expiry, by less than `touchAfter`.
 const NOT_NEEDED = Symbol("not needed");
 
@@ -415,10 +418,8 @@ class ConnectStore extends EventEmitter {
     await this.#order.write(sid, () => this.#store.delete(id));
   }
 
-  /**
-   * Destroys a batch of sessions. `before`: how many sessions the same call has destroyed already.
-   */
-  async #destroyEach(sids, before = 0) {
+  /** Destroys a batch of sessions. */
+  async #destroyEach(sids) {
     const destroy = (sid) => {
       this.#origins.seen(sid);
       return this.#store.delete(this.#options.prefix + sid);
@@ -426,8 +427,8 @@ class ConnectStore extends EventEmitter {
     const ends = await Promise.allSettled(sids.map(destroy));
     const failed = ends.find(({ status }) => status === "rejected");
     if (failed === undefined) return;
-    const isPartial = before > 0 || ends.some(({ status }) => status === "fulfilled");
-    throw isPartial ? uncertain(failed.reason, "some of the sessions may be destroyed") : failed.reason;
+    const isPartial = ends.some(({ status, reason }) => status === "fulfilled" || hasOutcome(reason));
+    throw isPartial ? uncertain(failed.reason, SOME_DESTROYED) : failed.reason;
   }
 
   /** Iterates over the ids of this store's sessions. The event loop turns between the pages. */
@@ -473,14 +474,18 @@ class ConnectStore extends EventEmitter {
 
   async #destroyAll() {
     let batch = [];
-    let destroyed = 0;
-    for await (const sid of this.#sids()) {
-      if (batch.push(sid) < MAX_CONCURRENT_DELETES) continue;
-      await this.#destroyEach(batch, destroyed);
-      destroyed += batch.length;
-      batch = [];
+    let hasDestroyed = false;
+    try {
+      for await (const sid of this.#sids()) {
+        if (batch.push(sid) < MAX_CONCURRENT_DELETES) continue;
+        await this.#destroyEach(batch);
+        hasDestroyed = true;
+        batch = [];
+      }
+      await this.#destroyEach(batch);
+    } catch (error) {
+      throw hasDestroyed && !hasOutcome(error) ? uncertain(error, SOME_DESTROYED) : error;
     }
-    await this.#destroyEach(batch, destroyed);
   }
 
   async #getByUser(userId) {
@@ -536,6 +541,8 @@ class ConnectStore extends EventEmitter {
     });
   }
 }
+
+const hasOutcome = (error) => error?.outcome !== undefined;
 
 /** The error of a call that was carried out in part, or may have been. */
 function uncertain(error, change) {
