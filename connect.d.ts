@@ -241,7 +241,8 @@ export class ConnectStore<
    * Ends the sessions of a user: "log out everywhere". Without a prefix, this includes the user's sessions of other
    * apps in the same store.
    *
-   * Rejects with `ERR_INVALID_OPTION` without the option `userId`: no session would have a user.
+   * Rejects with `ERR_INVALID_OPTION` without the option `userId`: no session would have a user. With a prefix, it rejects
+   * with `ERR_STORE_CORRUPT` if sessions cannot be read. It has then ended the others, or none in a `FileStore`.
    * @param userId As for `getByUser`.
    * @param options.except The id of one session to keep: "log out everywhere else".
    * @returns How many live sessions it ended.

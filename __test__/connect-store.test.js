@@ -217,6 +217,26 @@ describe("a call of a ConnectStore that fails after its first step", () => {
       assert.equal(await store.store.size(), count % 256);
     }
   });
+
+  it("has an unknown outcome if destroyByUser has destroyed all sessions that can be read", async () => {
+    const damaged = () => new SessionStoreError("ERR_STORE_CORRUPT", "1 session cannot be read");
+    for (const [sids, left, outcome, message] of [
+      [["a", "b", "kept"], 1, "unknown", "1 session cannot be read; some of the sessions may be destroyed"],
+      [["kept"], 1, undefined, "1 session cannot be read"],
+    ]) {
+      const memory = new MemoryStore();
+      const sessions = async function* (options) {
+        yield* memory.sessions(options);
+        throw damaged();
+      };
+      const options = { prefix: "app:", userId: ({ user }) => user };
+      const store = new ConnectStore(withMethod(memory, "sessions", sessions), options);
+      for (const sid of sids) await store.set(sid, { cookie: {}, user: "ada" });
+      const error = await store.destroyByUser("ada", { except: "kept" }).catch((reason) => reason);
+      assert.deepEqual([error.code, error.outcome, error.message], ["ERR_STORE_CORRUPT", outcome, message]);
+      assert.equal(await memory.size(), left);
+    }
+  });
 });
 
 describe("a ConnectStore whose calls are not awaited", () => {

@@ -98,10 +98,7 @@ class ConnectStore extends EventEmitter {
   async *sessions(options) {
     if (options?.userId !== undefined) requireUserId(this.#options, "sessions({ userId })");
     await this.#order.idle();
-    for await (const entry of this.#store.sessions(options)) {
-      const owned = this.#owned(entry);
-      if (owned !== null) yield owned;
-    }
+    yield* this.#entries(options);
   }
 
   length(callback) {
@@ -491,16 +488,16 @@ class ConnectStore extends EventEmitter {
   async #getByUser(userId) {
     requireUserId(this.#options, "getByUser");
     await this.#order.idle();
-    return this.#findByUser(userId);
+    const found = [];
+    for await (const entry of this.#entries({ userId })) found.push({ ...entry, expires: entry.expiresAt });
+    return found;
   }
 
-  async #findByUser(userId) {
-    const found = [];
-    for await (const entry of this.#store.sessions({ userId })) {
+  async *#entries(options) {
+    for await (const entry of this.#store.sessions(options)) {
       const owned = this.#owned(entry);
-      if (owned !== null) found.push({ ...owned, expires: owned.expiresAt });
+      if (owned !== null) yield owned;
     }
-    return found;
   }
 
   /**
@@ -532,12 +529,19 @@ class ConnectStore extends EventEmitter {
         release();
         return ending;
       }
-      const found = await this.#findByUser(userId);
-      const ended = found.map(({ sid }) => sid).filter((sid) => sid !== except);
-      const ending = this.#destroyEach(ended);
+      const sids = [];
+      // An unreadable session must not keep the others alive.
+      let failed;
+      try {
+        for await (const { sid } of this.#entries({ userId })) if (sid !== except) sids.push(sid);
+      } catch (error) {
+        failed = error;
+      }
+      const ending = this.#destroyEach(sids);
       release();
       await ending;
-      return ended.length;
+      if (failed !== undefined) throw sids.length > 0 ? uncertain(failed, SOME_DESTROYED) : failed;
+      return sids.length;
     });
   }
 }
