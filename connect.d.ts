@@ -50,8 +50,8 @@ export interface ConnectStoreOptions<Data extends object = AppSession> {
   /**
    * Skips a write that would only move the expiry, by less than this many **milliseconds**. That is a `touch`, or a
    * `set` that changes nothing (`resave: true`, and `@fastify/session` with every response). A session in use always
-   * keeps at least half of its lifetime. A write that shortens the session is never skipped. A `set` of a session from
-   * `all` or `getByUser`, or of the app's own object, reads the stored session first.
+   * keeps at least half of its lifetime. A write that shortens the session, or changes its user, is never skipped. A
+   * `set` of a session from `all` or `getByUser`, or of the app's own object, reads the stored session first.
    * @default 0: no write is skipped
    */
   touchAfter?: number;

@@ -573,6 +573,34 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual((await connect.get(sid)).cart, ["tea", "milk"]);
       });
 
+      it("does not skip a set that changes only the user", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(), user: 42 });
+        const users = [
+          ["stored without the option userId", ({ user }) => user, 42],
+          ["of another type", ({ user }) => String(user), "42"],
+          ["an object", ({ user }) => ({ user }), { user: 42 }],
+          ["of no user now", () => undefined, undefined],
+        ];
+        for (const [what, userId, user] of users) {
+          const connect = other({ touchAfter: HOUR, userId });
+          for (const [id, session] of Object.entries(await connect.all())) await connect.set(id, session);
+          assert.deepEqual((await inner.get(sid)).userId, user, what);
+          if (user !== undefined) assert.deepEqual(await sidsOf(connect, user), [sid], what);
+          else assert.deepEqual(await sidsOf(connect, { user: 42 }), [], what);
+        }
+      });
+
+      it("skips a set of a session with the same user", async () => {
+        const connect = other({ touchAfter: HOUR, userId: ({ user }) => ({ user }) });
+        const sid = newId();
+        const expires = inFuture(HOUR);
+        await connect.set(sid, { cookie: lasting(HOUR, { expires }), user: 42 });
+        const later = new Date(expires.getTime() + MINUTE);
+        await connect.set(sid, { cookie: lasting(HOUR, { expires: later }), user: 42 });
+        assert.equal(await endOf(sid), expires.getTime());
+      });
+
       it("does not skip a changed cookie", async () => {
         const connect = other({ touchAfter: HOUR });
         const sid = newId();

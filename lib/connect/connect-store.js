@@ -319,8 +319,9 @@ class ConnectStore extends EventEmitter {
   /** Whether a write would only move the expiry, by less than `touchAfter`. */
   #isStored(stored, { expires, json }, held, origin) {
     const kept = sessionOf(stored);
-    const { session } = JSON.parse(json);
-    if (kept === null || isOtherCookie(origin?.cookie ?? kept.cookie, session.cookie)) return false;
+    const { session, userId } = JSON.parse(json);
+    if (kept === null || JSON.stringify(stored.userId) !== JSON.stringify(userId)) return false;
+    if (isOtherCookie(origin?.cookie ?? kept.cookie, session.cookie)) return false;
     if (endsSooner(held, expires, origin)) return false;
     return this.#isTooSoon(stored.expires, expires, origin) && isSameData(kept, session);
   }
