@@ -87,7 +87,7 @@ export interface ConnectStoreOptions<Data extends object = AppSession> {
 export interface ConnectSessionEntry<Data extends object = AppSession> {
   /** The id, as in the cookie. */
   sid: string;
-  /** A fresh copy, as `get` returns it. */
+  /** A fresh copy, as `get` returns it: parsed JSON, where `cookie.expires` is ISO text. */
   session: Data;
   /** When it was created. `null` where the store does not know it: see `SessionEntry` of the stores. */
   createdAt: Date | null;
@@ -166,6 +166,10 @@ export class ConnectStore<
   /**
    * Returns a fresh copy of a live session, or `null`, also for an id of more than 256 bytes, which no session can
    * have. `cookie.expires` is its expiry after the last `touch`.
+   *
+   * The copy is parsed JSON, although its type is that of the framework. `cookie.expires` is ISO text or `null`, never a
+   * `Date`. The cookie has `originalMaxAge`, but no `maxAge`, and nothing has methods. `load` of express-session returns
+   * a session with all of them.
    */
   get(sid: string): Promise<Data | null>;
   get(sid: string, callback: ConnectCallback<Data | null>): void;
@@ -204,7 +208,8 @@ export class ConnectStore<
 
   /**
    * Returns all live sessions by id, in an object without a prototype. It holds all of them in memory, and blocks the
-   * event loop while it builds them. Use `sessions` for more than a few thousand.
+   * event loop while it builds them. Use `sessions` for more than a few thousand. Each is parsed JSON, as `get` returns
+   * it.
    */
   all(): Promise<Record<string, Data>>;
   all(callback: ConnectCallback<Record<string, Data>>): void;
@@ -215,7 +220,8 @@ export class ConnectStore<
 
   /**
    * Iterates over the live sessions with their times, in no order, or those of one user, oldest first. It reads page by
-   * page, or those of a user at once, with the guarantees of the store's `sessions`. It takes no callback.
+   * page, or those of a user at once, with the guarantees of the store's `sessions`. It takes no callback. Each
+   * `session` is parsed JSON, as `get` returns it.
    * @param options.userId As for `getByUser`. `undefined` rejects: leave the option out to list everybody.
    */
   sessions(options?: { userId: unknown }): AsyncIterableIterator<ConnectSessionEntry<Data>>;
@@ -229,7 +235,8 @@ export class ConnectStore<
   clear(callback: ConnectCallback | undefined): void;
 
   /**
-   * Returns the live sessions of a user, oldest first: "your devices".
+   * Returns the live sessions of a user, oldest first: "your devices". Each `session` is parsed JSON, as `get` returns
+   * it.
    *
    * Rejects with `ERR_INVALID_OPTION` without the option `userId`: no session would have a user.
    * @param userId The value that the option `userId` returned, with its type: `42` is not `"42"`.

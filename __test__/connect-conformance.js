@@ -108,6 +108,21 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual(await callingBack((done) => store.get("nobody", done)), [null, null]);
       });
 
+      it("return parsed JSON, as do all lists", async () => {
+        const connect = other({ userId: ({ user }) => user });
+        const sid = newId();
+        await connect.set(sid, { cookie: lasting(), user: "ada" });
+        const found = [await connect.get(sid), (await connect.all())[sid]];
+        for (const { session } of await connect.getByUser("ada")) found.push(session);
+        for await (const { session } of connect.sessions()) found.push(session);
+        assert.equal(found.length, 4);
+        for (const { cookie } of found) {
+          assert.equal(typeof cookie.expires, "string");
+          assert.equal(typeof cookie.originalMaxAge, "number");
+          assert.ok(!("maxAge" in cookie));
+        }
+      });
+
       it("return a copy each time, and do not follow the stored object", async () => {
         const sid = newId();
         const session = { cookie: lasting(), cart: [1] };
