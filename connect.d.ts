@@ -50,8 +50,8 @@ export interface ConnectStoreOptions<Data extends object = AppSession> {
   /**
    * Skips a write that would only move the expiry, by less than this many **milliseconds**. That is a `touch`, or a
    * `set` that changes nothing (`resave: true`, and `@fastify/session` with every response). A session in use always
-   * keeps at least half of its lifetime. A write that shortens the session is never skipped. A `set` of a session from
-   * `all` or `getByUser`, or of the app's own object, reads the stored session first.
+   * keeps at least half of its lifetime. A write that shortens the session, or changes its user, is never skipped. A
+   * `set` of a session from `all` or `getByUser`, or of the app's own object, reads the stored session first.
    * @default 0: no write is skipped
    */
   touchAfter?: number;
@@ -87,7 +87,7 @@ export interface ConnectStoreOptions<Data extends object = AppSession> {
 export interface ConnectSessionEntry<Data extends object = AppSession> {
   /** The id, as in the cookie. */
   sid: string;
-  /** A fresh copy, as `get` returns it. */
+  /** A fresh copy, as `get` returns it: parsed JSON, where `cookie.expires` is ISO text. */
   session: Data;
   /** When it was created. `null` where the store does not know it: see `SessionEntry` of the stores. */
   createdAt: Date | null;
@@ -166,6 +166,10 @@ export class ConnectStore<
   /**
    * Returns a fresh copy of a live session, or `null`, also for an id of more than 256 bytes, which no session can
    * have. `cookie.expires` is its expiry after the last `touch`.
+   *
+   * The copy is parsed JSON, although its type is that of the framework. `cookie.expires` is ISO text or `null`, never a
+   * `Date`. The cookie has `originalMaxAge`, but no `maxAge`, and nothing has methods. `load` of express-session returns
+   * a session with all of them.
    */
   get(sid: string): Promise<Data | null>;
   get(sid: string, callback: ConnectCallback<Data | null>): void;
@@ -175,7 +179,7 @@ export class ConnectStore<
    * has not changed it. Then only the expiry moves, as by `touch`. Otherwise the request would undo the changes of
    * another one.
    *
-   * To detect that, it compares the JSON text without the cookie to the text that this request last loaded or stored.
+   * To detect that, it compares the JSON text without the cookie to the text that this request last loaded or saved.
    * It cannot compare a session that another program stored in another layout, or a session whose cookie is not its
    * first field. It always writes such a session, and every session if the app overrides the `get` of the store.
    *
@@ -204,7 +208,8 @@ export class ConnectStore<
 
   /**
    * Returns all live sessions by id, in an object without a prototype. It holds all of them in memory, and blocks the
-   * event loop while it builds them. Use `sessions` for more than a few thousand.
+   * event loop while it builds them. Use `sessions` for more than a few thousand. Each is parsed JSON, as `get` returns
+   * it.
    */
   all(): Promise<Record<string, Data>>;
   all(callback: ConnectCallback<Record<string, Data>>): void;
@@ -215,7 +220,8 @@ export class ConnectStore<
 
   /**
    * Iterates over the live sessions with their times, in no order, or those of one user, oldest first. It reads page by
-   * page, or those of a user at once, with the guarantees of the store's `sessions`. It takes no callback.
+   * page, or those of a user at once, with the guarantees of the store's `sessions`. It takes no callback. Each
+   * `session` is parsed JSON, as `get` returns it.
    * @param options.userId As for `getByUser`. `undefined` rejects: leave the option out to list everybody.
    */
   sessions(options?: { userId: unknown }): AsyncIterableIterator<ConnectSessionEntry<Data>>;
@@ -229,7 +235,8 @@ export class ConnectStore<
   clear(callback: ConnectCallback | undefined): void;
 
   /**
-   * Returns the live sessions of a user, oldest first: "your devices".
+   * Returns the live sessions of a user, oldest first: "your devices". Each `session` is parsed JSON, as `get` returns
+   * it.
    *
    * Rejects with `ERR_INVALID_OPTION` without the option `userId`: no session would have a user.
    * @param userId The value that the option `userId` returned, with its type: `42` is not `"42"`.
@@ -241,7 +248,8 @@ export class ConnectStore<
    * Ends the sessions of a user: "log out everywhere". Without a prefix, this includes the user's sessions of other
    * apps in the same store.
    *
-   * Rejects with `ERR_INVALID_OPTION` without the option `userId`: no session would have a user.
+   * Rejects with `ERR_INVALID_OPTION` without the option `userId`: no session would have a user. With a prefix, it rejects
+   * with `ERR_STORE_CORRUPT` if sessions cannot be read. It has then ended the others, or none in a `FileStore`.
    * @param userId As for `getByUser`.
    * @param options.except The id of one session to keep: "log out everywhere else".
    * @returns How many live sessions it ended.

@@ -108,6 +108,21 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual(await callingBack((done) => store.get("nobody", done)), [null, null]);
       });
 
+      it("return parsed JSON, as do all lists", async () => {
+        const connect = other({ userId: ({ user }) => user });
+        const sid = newId();
+        await connect.set(sid, { cookie: lasting(), user: "ada" });
+        const found = [await connect.get(sid), (await connect.all())[sid]];
+        for (const { session } of await connect.getByUser("ada")) found.push(session);
+        for await (const { session } of connect.sessions()) found.push(session);
+        assert.equal(found.length, 4);
+        for (const { cookie } of found) {
+          assert.equal(typeof cookie.expires, "string");
+          assert.equal(typeof cookie.originalMaxAge, "number");
+          assert.ok(!("maxAge" in cookie));
+        }
+      });
+
       it("return a copy each time, and do not follow the stored object", async () => {
         const sid = newId();
         const session = { cookie: lasting(), cart: [1] };
@@ -571,6 +586,34 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await again(), false);
         assert.equal(await again({ cart: ["tea", "milk"] }), true);
         assert.deepEqual((await connect.get(sid)).cart, ["tea", "milk"]);
+      });
+
+      it("does not skip a set that changes only the user", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(), user: 42 });
+        const users = [
+          ["stored without the option userId", ({ user }) => user, 42],
+          ["of another type", ({ user }) => String(user), "42"],
+          ["an object", ({ user }) => ({ user }), { user: 42 }],
+          ["of no user now", () => undefined, undefined],
+        ];
+        for (const [what, userId, user] of users) {
+          const connect = other({ touchAfter: HOUR, userId });
+          for (const [id, session] of Object.entries(await connect.all())) await connect.set(id, session);
+          assert.deepEqual((await inner.get(sid)).userId, user, what);
+          if (user !== undefined) assert.deepEqual(await sidsOf(connect, user), [sid], what);
+          else assert.deepEqual(await sidsOf(connect, { user: 42 }), [], what);
+        }
+      });
+
+      it("skips a set of a session with the same user", async () => {
+        const connect = other({ touchAfter: HOUR, userId: ({ user }) => ({ user }) });
+        const sid = newId();
+        const expires = inFuture(HOUR);
+        await connect.set(sid, { cookie: lasting(HOUR, { expires }), user: 42 });
+        const later = new Date(expires.getTime() + MINUTE);
+        await connect.set(sid, { cookie: lasting(HOUR, { expires: later }), user: 42 });
+        assert.equal(await endOf(sid), expires.getTime());
       });
 
       it("does not skip a changed cookie", async () => {

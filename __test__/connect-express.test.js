@@ -50,6 +50,12 @@ async function serve(store, options, handler) {
 
 const sidOf = ({ cookie }) => decodeURIComponent(cookie.split("=")[1]).slice(2).split(".")[0];
 
+/** A jar with the cookie of a session that the test has chosen. */
+function jarOf(sid) {
+  const signature = createHmac("sha256", SECRET).update(sid).digest("base64").replace(/=+$/, "");
+  return { cookie: `connect.sid=${encodeURIComponent(`s:${sid}.${signature}`)}` };
+}
+
 for (const [name, createStore, skip] of [
   ["MemoryStore", (options) => new MemoryStore(options)],
   ["FileStore", (options) => new FileStore({ path: newFolder(), ...options })],
@@ -205,11 +211,30 @@ for (const [name, createStore, skip] of [
 
     it("treats a cookie with an impossible id as unknown", async () => {
       const ask = await serve(store, { genid: (req) => req.headers["x-id"] ?? "an id" }, counter);
-      const sid = "x".repeat(300);
-      const signature = createHmac("sha256", SECRET).update(sid).digest("base64").replace(/=+$/, "");
-      const jar = { cookie: `connect.sid=${encodeURIComponent(`s:${sid}.${signature}`)}` };
+      const jar = jarOf("x".repeat(300));
       assert.equal((await ask("/", jar)).body, "1");
       assert.equal(sidOf(jar), "an id");
+    });
+
+    it("serves a session that another program stored with a number as its expiry", async () => {
+      const ask = await serve(store, { cookie: { maxAge: HOUR } }, (req, res) => {
+        res.end(`${req.session.user} ${req.session.cookie.expires instanceof Date}`);
+      });
+      // A fraction of a millisecond is valid, too.
+      for (const [sid, fraction] of [
+        ["whole", 0],
+        ["fraction", 0.5],
+      ]) {
+        const expires = Date.now() + HOUR / 2 + fraction;
+        const cookie = { originalMaxAge: HOUR, expires: new Date(expires), path: "/", httpOnly: true };
+        await store.store.create({ sessionId: sid, expires, session: { cookie, user: "ada" } });
+        assert.equal((await store.get(sid)).cookie.expires, new Date(expires).toISOString());
+        // The second request loads it after a touch.
+        for (const _ of [1, 2]) assert.equal((await ask("/", jarOf(sid))).body, "ada true");
+        const stored = await store.store.get(sid);
+        assert.ok(new Date(stored.expires) > expires + HOUR / 4, "touched");
+        assert.equal((await store.get(sid)).cookie.expires, new Date(stored.expires).toISOString());
+      }
     });
 
     it("keeps its sessions", async () => {

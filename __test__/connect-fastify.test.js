@@ -34,6 +34,14 @@ async function serve(store, options, handler) {
   };
 }
 
+/** Loses the marks of loaded sessions. For example a store that decrypts them. */
+class Copying extends ConnectStore {
+  get(sid, callback) {
+    if (callback === undefined) return super.get(sid);
+    super.get(sid, (error, kept) => callback(error, kept && JSON.parse(JSON.stringify(kept))));
+  }
+}
+
 const sidOf = ({ cookies }) => cookies.sessionId.split(".")[0];
 
 for (const [name, createStore, skip] of [
@@ -146,6 +154,10 @@ for (const [name, createStore, skip] of [
           const saved = session.save();
           session.views = 2;
           await saved;
+        } else if (url === "/quiet") {
+          const saved = session.save();
+          session.views = 3;
+          await saved;
         }
         return `${request.session.user} ${request.session.views}`;
       });
@@ -156,6 +168,24 @@ for (const [name, createStore, skip] of [
       assert.equal((await ask("/", jar)).body, "undefined undefined");
       await ask("/count", jar);
       assert.equal((await ask("/", jar)).body, "undefined 2");
+      await ask("/quiet", jar);
+      assert.equal((await ask("/", jar)).body, "undefined 3");
+    });
+
+    it("stores what a request changes during a save without changes, also if its session has lost its mark", async () => {
+      store = new Copying(store.store);
+      const ask = await serve(store, {}, async ({ session, url }) => {
+        if (url === "/first") session.views = 1;
+        if (url !== "/quiet") return session.views;
+        const saved = session.save();
+        session.views = 2;
+        await saved;
+        return session.views;
+      });
+      const jar = {};
+      await ask("/first", jar);
+      await ask("/quiet", jar);
+      assert.equal((await ask("/", jar)).body, "2");
     });
 
     it("saves, reloads and ends a session", async () => {
@@ -199,6 +229,23 @@ for (const [name, createStore, skip] of [
       await assertKeepsOtherSave(store, sidOf, (answer) =>
         serve(store, { cookie: { secure: false, maxAge: HOUR } }, ({ session, url }) => answer(url, session)),
       );
+    });
+
+    it("does not undo a concurrent save by a request that saves twice without changes", async () => {
+      const options = { cookie: { secure: false, maxAge: HOUR } };
+      // With a `get` of the app, the store does not know the text of a record.
+      const opaque = createStore();
+      opaque.get = (id) => Object.getPrototypeOf(opaque).get.call(opaque, id);
+      const stores = [store, new Copying(store.store), new ConnectStore(opaque)];
+      for (const each of stores) {
+        await assertKeepsOtherSave(each, sidOf, (answer) =>
+          serve(each, options, async ({ session, url }) => {
+            if (url === "/slow") await session.save();
+            return answer(url, session);
+          }),
+        );
+      }
+      await opaque.close();
     });
 
     it("writes nothing for a request that comes within touchAfter", async () => {
@@ -295,12 +342,6 @@ for (const [name, createStore, skip] of [
     });
 
     it("rejects instead of guessing if a session with the same id has lost its mark", async () => {
-      // For example a store that decrypts loaded sessions.
-      class Copying extends ConnectStore {
-        get(sid, callback) {
-          super.get(sid, (error, kept) => callback(error, kept && JSON.parse(JSON.stringify(kept))));
-        }
-      }
       store = new Copying(store.store);
       const ended = new ConnectStore(store.store);
       const ask = await serve(store, { idGenerator: () => "of this device" }, async ({ session, url }) => {
@@ -314,6 +355,20 @@ for (const [name, createStore, skip] of [
       assert.equal(status, 500);
       assert.match(body, /ERR_SESSION_ENDED/);
       assert.equal(await store.length(), 0);
+    });
+
+    it("does not take a session for new that has lost its mark, even at the start of the handler", async () => {
+      store = new Copying(store.store);
+      const ask = await serve(store, {}, async ({ session, url }) => {
+        session.user = url;
+        await session.save();
+        return "";
+      });
+      const jar = {};
+      await ask("/", jar);
+      store.store.create = () => assert.fail("created again");
+      assert.equal((await ask("/again", jar)).status, 200);
+      assert.equal((await store.get(sidOf(jar))).user, "/again");
     });
 
     it("receives the store's errors", async () => {

@@ -32,6 +32,12 @@ for (const [name, createStore] of [
   connectConformance(name, createStore, { ConnectStore, SessionStoreError }, { skip: redisMissing });
 }
 
+/** A store with one method replaced. */
+const withMethod = (store, replaced, method) =>
+  new Proxy(store, {
+    get: (_, name) => (name === replaced ? method : (store[name]?.bind?.(store) ?? store[name])),
+  });
+
 const invalidOption = (words) => (error) => {
   assert.ok(error instanceof SessionStoreError);
   assert.equal(error.code, "ERR_INVALID_OPTION");
@@ -175,6 +181,61 @@ describe("a call of a ConnectStore that fails after its first step", () => {
       message: "no answer; some of the sessions may be destroyed",
     });
     assert.equal(await store.length(), 1);
+  });
+
+  it("has an unknown outcome if any of the sessions may have been destroyed", async () => {
+    for (const call of ["clear", "destroyByUser"]) {
+      const full = new MemoryStore();
+      const store = new ConnectStore(full, { prefix: "app:", userId: ({ user }) => user });
+      for (const sid of ["a", "b"]) await store.set(sid, { cookie: {}, user: "ada" });
+      let calls = 0;
+      full.delete = () => Promise.reject(Object.assign(unreachable(), calls++ > 0 && { outcome: "unknown" }));
+      await assert.rejects(store[call]("ada"), { code: "ERR_STORE_UNAVAILABLE", outcome: "unknown" }, call);
+      full.delete = () => Promise.reject(unreachable());
+      const error = await store[call]("ada").catch((reason) => reason);
+      assert.deepEqual([error.message, error.outcome], ["no answer", undefined], call);
+    }
+  });
+
+  it("has an unknown outcome if clear cannot read further ids after it has destroyed some sessions", async () => {
+    for (const [count, outcome, message] of [
+      [0, undefined, "no answer"],
+      [255, undefined, "no answer"],
+      [256, "unknown", "no answer; some of the sessions may be destroyed"],
+    ]) {
+      const ids = async function* () {
+        for (let at = 0; at < count; at++) yield `app:${at}`;
+        throw unreachable();
+      };
+      const store = new ConnectStore(withMethod(new MemoryStore(), "ids", ids), { prefix: "app:" });
+      for (let at = 0; at < count; at++) await store.set(`${at}`, { cookie: {} });
+      const error = await store.clear().catch((reason) => reason);
+      assert.deepEqual(
+        [error.code, error.outcome, error.message],
+        ["ERR_STORE_UNAVAILABLE", outcome, message],
+      );
+      assert.equal(await store.store.size(), count % 256);
+    }
+  });
+
+  it("has an unknown outcome if destroyByUser has destroyed all sessions that can be read", async () => {
+    const damaged = () => new SessionStoreError("ERR_STORE_CORRUPT", "1 session cannot be read");
+    for (const [sids, left, outcome, message] of [
+      [["a", "b", "kept"], 1, "unknown", "1 session cannot be read; some of the sessions may be destroyed"],
+      [["kept"], 1, undefined, "1 session cannot be read"],
+    ]) {
+      const memory = new MemoryStore();
+      const sessions = async function* (options) {
+        yield* memory.sessions(options);
+        throw damaged();
+      };
+      const options = { prefix: "app:", userId: ({ user }) => user };
+      const store = new ConnectStore(withMethod(memory, "sessions", sessions), options);
+      for (const sid of sids) await store.set(sid, { cookie: {}, user: "ada" });
+      const error = await store.destroyByUser("ada", { except: "kept" }).catch((reason) => reason);
+      assert.deepEqual([error.code, error.outcome, error.message], ["ERR_STORE_CORRUPT", outcome, message]);
+      assert.equal(await memory.size(), left);
+    }
   });
 });
 

@@ -65,7 +65,7 @@ export async function idle(since: Date): Promise<string[]> {
 }
 
 export function byCallbacks(done: (error?: unknown) => void): void {
-  typed.get("an id", (error, kept) => done(error ?? kept?.cookie.maxAge));
+  typed.get("an id", (error, kept) => done(error ?? kept?.cookie.originalMaxAge));
   typed.set("an id", { cookie: new session.Cookie(), user: "ada" }, done);
   typed.touch("an id", { cookie: new session.Cookie(), user: "ada" }, done);
   typed.length((error, length) => done(error ?? length?.toFixed()));

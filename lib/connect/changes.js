@@ -23,12 +23,12 @@ function isSameData(one, other) {
 
 /**
  * Whether a request has not changed the data of its session. @fastify/session, and express-session with `resave`, save
- * it even so. Writing it would undo the changes of another request. `isStoredObject`: whether this object itself was
- * stored before, or is being stored.
+ * it even so. Writing it would undo the changes of another request. `isStoredObject`: whether `set` was called with this
+ * object before.
  */
 function isUnmodified(session, record, origin, isStoredObject) {
   if (origin?.isRequestOwned && origin.text !== undefined && hasSameData(origin.text, record)) return true;
-  // After an object was stored, @fastify/session may compare it with other data than that.
+  // After a `set`, @fastify/session may compare the object with other data than it had then.
   return !isStoredObject && isFastifySession(session) && !session.isModified();
 }
 

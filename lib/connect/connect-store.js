@@ -22,6 +22,9 @@ const { CallOrder } = require("./call-order.js");
 // How many deletes one call runs concurrently.
 const MAX_CONCURRENT_DELETES = 256;
 
+// Added to the error of a call that destroys several sessions.
+const SOME_DESTROYED = "some of the sessions may be destroyed";
+
 // The result of a `set` that was skipped: it would only have moved the expiry, by less than `touchAfter`.
 const NOT_NEEDED = Symbol("not needed");
 
@@ -95,10 +98,7 @@ class ConnectStore extends EventEmitter {
   async *sessions(options) {
     if (options?.userId !== undefined) requireUserId(this.#options, "sessions({ userId })");
     await this.#order.idle();
-    for await (const entry of this.#store.sessions(options)) {
-      const owned = this.#owned(entry);
-      if (owned !== null) yield owned;
-    }
+    yield* this.#entries(options);
   }
 
   length(callback) {
@@ -253,7 +253,7 @@ class ConnectStore extends EventEmitter {
       const before = this.#origins.of(sid, session);
       const isNew = this.#origins.isNew(sid, session, before);
       if (!isNew && isUnmodified(session, record, before, this.#origins.isStoredObject(sid, session))) {
-        if (before === undefined) this.#origins.saving(sid, session);
+        this.#origins.unmodified(sid, session, before, record.json);
         return this.#touch(sid, session);
       }
       const readsFirst = this.#readsFirst(before);
@@ -319,8 +319,9 @@ class ConnectStore extends EventEmitter {
   /** Whether a write would only move the expiry, by less than `touchAfter`. */
   #isStored(stored, { expires, json }, held, origin) {
     const kept = sessionOf(stored);
-    const { session } = JSON.parse(json);
-    if (kept === null || isOtherCookie(origin?.cookie ?? kept.cookie, session.cookie)) return false;
+    const { session, userId } = JSON.parse(json);
+    if (kept === null || JSON.stringify(stored.userId) !== JSON.stringify(userId)) return false;
+    if (isOtherCookie(origin?.cookie ?? kept.cookie, session.cookie)) return false;
     if (endsSooner(held, expires, origin)) return false;
     return this.#isTooSoon(stored.expires, expires, origin) && isSameData(kept, session);
   }
@@ -415,10 +416,8 @@ class ConnectStore extends EventEmitter {
     await this.#order.write(sid, () => this.#store.delete(id));
   }
 
-  /**
-   * Destroys a batch of sessions. `before`: how many sessions the same call has destroyed already.
-   */
-  async #destroyEach(sids, before = 0) {
+  /** Destroys a batch of sessions. */
+  async #destroyEach(sids) {
     const destroy = (sid) => {
       this.#origins.seen(sid);
       return this.#store.delete(this.#options.prefix + sid);
@@ -426,8 +425,8 @@ class ConnectStore extends EventEmitter {
     const ends = await Promise.allSettled(sids.map(destroy));
     const failed = ends.find(({ status }) => status === "rejected");
     if (failed === undefined) return;
-    const isPartial = before > 0 || ends.some(({ status }) => status === "fulfilled");
-    throw isPartial ? uncertain(failed.reason, "some of the sessions may be destroyed") : failed.reason;
+    const isPartial = ends.some(({ status, reason }) => status === "fulfilled" || hasOutcome(reason));
+    throw isPartial ? uncertain(failed.reason, SOME_DESTROYED) : failed.reason;
   }
 
   /** Iterates over the ids of this store's sessions. The event loop turns between the pages. */
@@ -473,29 +472,33 @@ class ConnectStore extends EventEmitter {
 
   async #destroyAll() {
     let batch = [];
-    let destroyed = 0;
-    for await (const sid of this.#sids()) {
-      if (batch.push(sid) < MAX_CONCURRENT_DELETES) continue;
-      await this.#destroyEach(batch, destroyed);
-      destroyed += batch.length;
-      batch = [];
+    let hasDestroyed = false;
+    try {
+      for await (const sid of this.#sids()) {
+        if (batch.push(sid) < MAX_CONCURRENT_DELETES) continue;
+        await this.#destroyEach(batch);
+        hasDestroyed = true;
+        batch = [];
+      }
+      await this.#destroyEach(batch);
+    } catch (error) {
+      throw hasDestroyed && !hasOutcome(error) ? uncertain(error, SOME_DESTROYED) : error;
     }
-    await this.#destroyEach(batch, destroyed);
   }
 
   async #getByUser(userId) {
     requireUserId(this.#options, "getByUser");
     await this.#order.idle();
-    return this.#findByUser(userId);
+    const found = [];
+    for await (const entry of this.#entries({ userId })) found.push({ ...entry, expires: entry.expiresAt });
+    return found;
   }
 
-  async #findByUser(userId) {
-    const found = [];
-    for await (const entry of this.#store.sessions({ userId })) {
+  async *#entries(options) {
+    for await (const entry of this.#store.sessions(options)) {
       const owned = this.#owned(entry);
-      if (owned !== null) found.push({ ...owned, expires: owned.expiresAt });
+      if (owned !== null) yield owned;
     }
-    return found;
   }
 
   /**
@@ -527,15 +530,24 @@ class ConnectStore extends EventEmitter {
         release();
         return ending;
       }
-      const found = await this.#findByUser(userId);
-      const ended = found.map(({ sid }) => sid).filter((sid) => sid !== except);
-      const ending = this.#destroyEach(ended);
+      const sids = [];
+      // An unreadable session must not keep the others alive.
+      let failed;
+      try {
+        for await (const { sid } of this.#entries({ userId })) if (sid !== except) sids.push(sid);
+      } catch (error) {
+        failed = error;
+      }
+      const ending = this.#destroyEach(sids);
       release();
       await ending;
-      return ended.length;
+      if (failed !== undefined) throw sids.length > 0 ? uncertain(failed, SOME_DESTROYED) : failed;
+      return sids.length;
     });
   }
 }
+
+const hasOutcome = (error) => error?.outcome !== undefined;
 
 /** The error of a call that was carried out in part, or may have been. */
 function uncertain(error, change) {

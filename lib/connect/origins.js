@@ -14,9 +14,9 @@ const isFrameworkSession = (session) => typeof session.touch === "function";
  * - `isNew`: express-session has generated it, and nothing has stored it yet.
  * - `isRequestOwned`: the object belongs to one request. It is not an old object that the app uses again.
  * - `cookie`, `expires`, `at`: the last loaded or stored values, and when. `new Date` accepts `expires`.
- * - `text`: the text of that record, if the store returned it and no write is pending.
+ * - `text`: the text of the record as this request last loaded it or passed it to `set`, unless a write is pending.
  * - `record`: the record of the pending write.
- * - `wasSaved`: whether the object was written, or is being written.
+ * - `wasSaved`: whether `set` was called with the object.
  *
  * An object without a mark is new, unless it may be a copy of a session. It may be a copy if its id was loaded, stored
  * or destroyed within the last hour, and its class does not prove that it was not loaded.
@@ -25,6 +25,8 @@ class Origins {
   #seen = new KnownIds();
   // Ids whose session a framework copied without the mark.
   #copied = new KnownIds();
+  // The mark of the session whose `get` callback is running.
+  #loading;
   // The id whose `destroy` callback is running.
   #destroyed;
 
@@ -61,15 +63,27 @@ class Origins {
    * Marks an object that is being stored, and returns its origin. A copy shares the origin of its object, so both are
    * compared with the last write of either. Sessions of other requests have their own origin.
    */
-  saving(sid, session, { before, isNew = false, record } = {}) {
+  saving(sid, session, { before, isNew, record }) {
     const { isRequestOwned = isFrameworkSession(session), cookie, expires, at } = before ?? {};
     const isShared = before !== undefined && !isNew;
     const mark = isShared ? before : this.#mark(sid, { isRequestOwned, cookie, expires, at });
     mark.text = undefined;
     mark.record = record;
-    mark.wasSaved = record !== undefined;
+    mark.wasSaved = true;
     Marked.set(session, mark);
     return mark;
+  }
+
+  /**
+   * Marks an object that its request has not changed, and that is only touched. `text` is that of its record. The
+   * request may change the object before the touch ends, so the next `set` compares it with `text`.
+   */
+  unmodified(sid, session, before, text) {
+    const mark = before ?? this.#mark(sid, { isRequestOwned: isFrameworkSession(session) });
+    Marked.set(session, mark);
+    if (!mark.isRequestOwned) return;
+    mark.text = text;
+    mark.wasSaved = true;
   }
 
   /** Records that a record was stored, unless the same request has another pending write. */
@@ -88,7 +102,7 @@ class Origins {
     return this.#own(sid, session) ?? this.#copy(sid, session);
   }
 
-  /** Whether this object itself was stored before, or is being stored. */
+  /** Whether `set` was called with this object before. */
   isStoredObject(sid, session) {
     const own = this.#own(sid, session);
     return own?.wasSaved === true;
@@ -101,8 +115,8 @@ class Origins {
     if (this.#destroyed === sid) return true;
     if (origin !== undefined) return false;
     // `clear` forgets what was seen, but a request that loaded the session before may still save it.
-    if (!this.#seen.has(sid)) return !(isFrameworkSession(session) && this.#copied.has(sid));
-    return !this.usesExpress && carriesMarks(session) && !this.#copied.has(sid);
+    if (!this.#seen.has(sid)) return !(isFrameworkSession(session) && this.#isCopied(sid));
+    return !this.usesExpress && carriesMarks(session) && !this.#isCopied(sid);
   }
 
   /** Wraps the callback of `get`, to detect a framework that does not copy the mark. */
@@ -110,12 +124,19 @@ class Origins {
     if (typeof callback !== "function" || this.usesExpress) return callback;
     return (error, session) => {
       const mark = Marked.get(session);
+      this.#loading = mark;
       try {
         callback(error, session);
       } finally {
+        this.#loading = undefined;
         if (mark !== undefined && !mark.isCarried) this.#copied.add(sid);
       }
     };
+  }
+
+  /** Whether a framework copied a session of this id without its mark. It may save the copy inside the callback. */
+  #isCopied(sid) {
+    return this.#copied.has(sid) || (this.#loading?.sid === sid && !this.#loading.isCarried);
   }
 
   /** Wraps the callback of `destroy`. A session that the callback stores with this id is new. */

@@ -107,7 +107,10 @@ function sessionOf(record) {
   if (typeof record?.session !== "object" || record.session === null) return null;
   const { expires, session } = record;
   // `touch` moves only the expiry of the record.
-  if (session.cookie?.expires) session.cookie.expires = expires;
+  if (session.cookie?.expires) {
+    // Another program may have stored a number. Frameworks take the expiry of a cookie from its ISO text.
+    session.cookie.expires = typeof expires === "number" ? new Date(expires).toISOString() : expires;
+  }
   return session;
 }
 
