@@ -548,7 +548,8 @@ export interface FileStoreStats extends MemoryStoreStats {
   /** The redo log, or `null` where this operating system or file system has none. */
   log: FileStoreLog | null;
   /**
-   * Bytes of the calls that wait for the disk. A call that would exceed `maxQueuedBytes` rejects with `ERR_STORE_BUSY`.
+   * Bytes of the writes that wait for the disk. A write that would exceed `maxQueuedBytes` rejects with
+   * `ERR_STORE_BUSY`.
    */
   queuedBytes: number;
   /** The limit of `queuedBytes`. */
