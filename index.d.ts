@@ -477,9 +477,9 @@ export interface FileStoreOptions extends SessionStoreOptions {
   /**
    * When the promise of a write resolves:
    * - `"commit"`: after `fdatasync`. The write survives a power loss. In Redis this is `appendfsync always`.
-   * - `"everysec"`: once the write is in the redo log. It survives `kill -9` of the process. The log is synced about
-   *   once a second, so a power loss or a crash of the operating system costs about a second of writes, and more while
-   *   a busy disk delays the sync. In Redis this is `appendfsync everysec`.
+   * - `"everysec"`: once the write is in the redo log. It survives `kill -9` of the process. A sync
+   *   starts each second, so a power loss or a crash of the operating system costs the writes of about the last second.
+   *   A slow disk adds the time that the sync takes. In Redis this is `appendfsync everysec`.
    *
    * `"everysec"` is faster only while one process has the store open, with any number of worker threads. Every write is
    * synced while several processes share the store, or without a log: see {@link FileStoreStats.log}. All openers in a
@@ -548,7 +548,8 @@ export interface FileStoreStats extends MemoryStoreStats {
   /** The redo log, or `null` where this operating system or file system has none. */
   log: FileStoreLog | null;
   /**
-   * Bytes of the calls that wait for the disk. A call that would exceed `maxQueuedBytes` rejects with `ERR_STORE_BUSY`.
+   * Bytes of the writes that wait for the disk. A write that would exceed `maxQueuedBytes` rejects with
+   * `ERR_STORE_BUSY`.
    */
   queuedBytes: number;
   /** The limit of `queuedBytes`. */

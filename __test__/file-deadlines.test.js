@@ -105,7 +105,7 @@ describe("while a stopped process holds the store,", { skip }, () => {
     await Promise.all([store.close(), second.close()]);
   });
 
-  it("more than 64 MiB of waiting reads are refused", async () => {
+  it("more than 65 536 waiting reads are refused", async () => {
     const { store, holder } = await openHeld({ commandTimeout: 60_000 });
     const calls = [code(store.create(session("new")))];
     for (let at = 0; at < 70_000; at++) calls.push(code(store.get("new")));
@@ -126,6 +126,20 @@ describe("while a stopped process holds the store,", { skip }, () => {
     assert.ok((await Promise.all(calls.slice(0, 63))).every((outcome) => outcome === "done"));
     assert.equal(await store.get("many-99"), null);
     await store.close();
+  });
+
+  it("close waits for the writes of a full queue", async () => {
+    const { store, holder } = await openHeld({ commandTimeout: 60_000 });
+    const blob = "x".repeat(1 << 20).slice(100);
+    const calls = Array.from({ length: 100 }, (_, at) => code(store.create(session(`many-${at}`, { blob }))));
+    // These take the rest of the last MiB.
+    const touches = Array.from({ length: 2000 }, () => code(store.touch("many-0", new Date(2e12))));
+    assert.deepEqual(await touches.at(-1), ["ERR_STORE_BUSY", undefined]);
+    const read = code(store.get("many-0"));
+    const closed = code(store.close());
+    await holder.kill();
+    assert.deepEqual([await read, await closed], ["done", "done"]);
+    assert.ok((await Promise.all(calls.slice(0, 63))).every((outcome) => outcome === "done"));
   });
 
   it("close ends by the deadline too, and the process exits", async () => {

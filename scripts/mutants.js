@@ -40,6 +40,19 @@ const REDIS = "src/store/redis";
  */
 const MUTANTS = [
   {
+    name: "sync-waits-for-drain",
+    kind: "review",
+    what: "With everysec, the log is not synced during a drain.",
+    file: `${FILE}/redo/syncer.rs`,
+    edits: [
+      [
+        "let is_due = ",
+        `let _base = if MUTANT { Some(super::points::lock(&self.base)) } else { None };
+         let is_due = `,
+      ],
+    ],
+  },
+  {
     name: "overlay-before-sync",
     kind: "rule",
     what: "The overlay has a batch before the log is synced.",

@@ -58,7 +58,7 @@ impl FileStore {
             .err()
     }
 
-    /// The bytes of the queued calls, and their limit.
+    /// The bytes of the queued writes, and their limit.
     pub fn queued_bytes(&self) -> (usize, usize) {
         (self.queue.bytes(), queue::MAX_BYTES)
     }

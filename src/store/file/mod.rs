@@ -67,6 +67,7 @@ use parking_lot::Mutex;
 use self::environment::Environment;
 use self::queue::Queue;
 use self::redo::engine::Redo;
+use self::redo::syncer::Syncer;
 use self::registry::{Registered, Retire};
 use crate::clock::Clock;
 use crate::error::{Outcome, Result, StoreError};
@@ -91,8 +92,10 @@ pub struct FileStore {
     /// `None` during the drop.
     redo: Option<Arc<Redo>>,
     writer: Option<JoinHandle<()>>,
-    /// The thread that drains and syncs the redo log. `None` if the store cannot have a log.
+    /// The thread that drains the redo log. `None` if the store cannot have a log.
     keeper: Option<JoinHandle<()>>,
+    /// The thread that syncs the redo log. `None` if each write is synced.
+    syncer: Option<Syncer>,
     sweeper: OnceLock<Sweeper>,
     tasks: Executor,
     upkeep: Executor,
@@ -230,6 +233,8 @@ impl Drop for FileStore {
             sweeper.stop();
         }
         self.redo().close();
+        // Not earlier: until the log is drained or synced, it may have writes without a sync.
+        self.syncer.take().into_iter().for_each(Syncer::stop);
         self.redo = None;
         // Last: this closes the files. After that, another store may open them.
         self.environment = None;

@@ -4,7 +4,8 @@
 //! - Writes are numbered in queue order and end in that order. Writes whose deadline has passed may end earlier.
 //! - A waiting read starts when every write up to its number has left the queue and the writer.
 //! - A call ends once. The thread that removes it under the lock has to report its result.
-//! - Writes and waiting reads use at most [`MAX_BYTES`], except for a single larger write.
+//! - Writes use at most [`MAX_BYTES`], except for a single larger write. At most [`MAX_READERS`] reads wait, in addition
+//!   to the calls that wait on threads of their own.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,8 +20,11 @@ use crate::error::{Outcome, Result, StoreError};
 use crate::session::SessionId;
 use crate::store::Completions;
 
-/// The maximum number of queued bytes. If the disk is too slow, further calls are rejected.
+/// The maximum number of bytes of queued writes. If the disk is too slow, further writes are rejected.
 pub(super) const MAX_BYTES: usize = 64 << 20;
+
+/// The maximum number of waiting reads. Each takes about [`JOB_BYTES`].
+const MAX_READERS: usize = MAX_BYTES / JOB_BYTES;
 
 /// The bytes of a queued write without its session: the job, its entry in `Pending`, and the promise in JavaScript.
 const JOB_BYTES: usize = 1024;
@@ -105,7 +109,7 @@ struct State {
     readers: Vec<Reader>,
     /// The number of the next write.
     next: u64,
-    /// The bytes of all writes that are queued or that the writer has taken, and of the waiting reads.
+    /// The bytes of all writes that are queued or that the writer has taken.
     bytes: usize,
     /// Whether the writer should start. Writes that JavaScript queues in one turn wait for the end of that turn.
     awake: bool,
@@ -127,18 +131,27 @@ impl State {
     }
 
     fn take_readers(&mut self, mut is_taken: impl FnMut(&Reader) -> bool) -> Vec<Reader> {
-        let taken: Vec<Reader> = self.readers.extract_if(.., |reader| is_taken(reader)).collect();
-        self.bytes -= taken.len() * JOB_BYTES;
-        taken
+        self.readers.extract_if(.., |reader| is_taken(reader)).collect()
     }
 
-    /// Reserves bytes for a call.
+    /// Reserves bytes for a write.
     fn admit(&mut self, bytes: usize) -> Result<()> {
         if self.bytes > 0 && self.bytes + bytes > MAX_BYTES {
             let waiting = self.bytes >> 20;
-            return Err(StoreError::Busy(format!("calls of {waiting} MiB wait for the disk").into()));
+            return Err(StoreError::Busy(format!("writes of {waiting} MiB wait for the disk").into()));
         }
         self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Adds a waiting read. It brings no session, so the bytes of the writes do not matter.
+    fn admit_reader(&mut self, reader: Reader) -> Result<()> {
+        // Threads are few. And `close` must wait for the writes of any queue.
+        let is_limited = matches!(reader.waiter, Waiter::Ticket { .. });
+        if is_limited && self.readers.len() >= MAX_READERS {
+            return Err(StoreError::Busy(format!("{MAX_READERS} reads wait for the disk").into()));
+        }
+        self.readers.push(reader);
         Ok(())
     }
 }
@@ -160,7 +173,7 @@ impl Queue {
     /// Queues a write. It starts after `wake`.
     ///
     /// # Errors
-    /// `Busy` if too much is queued.
+    /// `Busy` if too many bytes are queued.
     pub(super) fn push(&self, write: Write, waiter: Waiter) -> Result<()> {
         let scope = write.scope(&self.pending);
         self.pending.begin(scope.clone(), || {
@@ -174,7 +187,7 @@ impl Queue {
         })
     }
 
-    /// The bytes of all queued and running calls.
+    /// The bytes of all queued and running writes.
     pub(super) fn bytes(&self) -> usize {
         self.state.lock().bytes
     }
@@ -194,15 +207,13 @@ impl Queue {
     /// Queues a read that waits for a write. Returns the reader if that write has already ended.
     ///
     /// # Errors
-    /// `Busy` if too much is queued.
+    /// `Busy` if too many reads wait. Never for a waiting thread.
     pub(super) fn wait(&self, reader: Reader) -> Result<Option<Reader>> {
         let mut state = self.state.lock();
         if reader.after < state.oldest() {
             return Ok(Some(reader));
         }
-        state.admit(JOB_BYTES)?;
-        state.readers.push(reader);
-        Ok(None)
+        state.admit_reader(reader).map(|()| None)
     }
 
     /// Stops the writer after it has written everything.
@@ -367,19 +378,28 @@ mod tests {
     }
 
     #[test]
-    fn waiting_reads_are_bounded() {
+    fn waiting_reads_are_bounded_but_not_waiting_threads() {
+        struct Ignored;
+        impl Completions for Ignored {
+            fn complete(&self, _: Vec<(u32, Result<crate::store::Answer>)>) {}
+        }
         let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         let number = queue.last().unwrap();
+        let to: Arc<dyn Completions> = Arc::new(Ignored);
         let read = || {
-            let (waiter, deadline) = (waiter().0, Instant::now() + SECOND);
+            let waiter = Waiter::Ticket { to: Arc::clone(&to), ticket: 0 };
+            let deadline = Instant::now() + SECOND;
             queue.wait(Reader { after: number, session: None, waiter, deadline }).map(|ready| ready.is_none())
         };
-        let waiting = (0..2 * MAX_BYTES / JOB_BYTES).take_while(|_| read() == Ok(true)).count();
-        assert_eq!(waiting, MAX_BYTES / JOB_BYTES - 1);
+        let waiting = (0..2 * MAX_READERS).take_while(|_| read() == Ok(true)).count();
+        assert_eq!(waiting, MAX_READERS);
         assert_eq!(read().unwrap_err().code(), "ERR_STORE_BUSY");
-        queue.expire(Instant::now() + 2 * SECOND);
-        assert_eq!(queue.state.lock().bytes, 0);
+        assert!(wait(&queue, number, Instant::now() + SECOND));
+        // Reads do not count against the writes.
+        push(&queue, "b");
+        assert_eq!(queue.expire(Instant::now() + 2 * SECOND).results.len(), MAX_READERS + 3);
+        assert_eq!(read(), Ok(false));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::queue::Queue;
 use super::redo::engine::{Redo, Sizes};
 use super::redo::format::FILE_HEADER_BYTES;
 use super::redo::storage::Folder;
+use super::redo::syncer::Syncer;
 use super::registry::{Registered, Registry};
 use super::{ClosedSignal, FileStore, folder, network, writer};
 use crate::clock::{AppClock, Clock};
@@ -105,6 +106,13 @@ impl FileStore {
             return Err(error);
         }
         let keeper = if sizes.max > 0 { Some(redo.spawn_keeper().map_err(no_thread)?) } else { None };
+        let syncer = match (durability, sizes.max) {
+            (Durability::Commit, _) | (_, 0) => None,
+            (Durability::EverySec, _) => Some(Syncer::start(&redo).map_err(|error| {
+                redo.stop();
+                no_thread(error)
+            })?),
+        };
         let writer = {
             let (environment, redo, queue) =
                 (Arc::clone(&environment), Arc::clone(&redo), Arc::clone(&queue));
@@ -119,6 +127,7 @@ impl FileStore {
             redo: Some(redo),
             writer: Some(writer),
             keeper,
+            syncer,
             sweeper: OnceLock::new(),
             tasks: Executor::new(TASK_THREADS),
             upkeep: Executor::new(UPKEEP_THREADS),

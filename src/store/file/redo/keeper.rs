@@ -1,4 +1,4 @@
-//! The thread that looks after the log. It drains the log, syncs it for `"everysec"`, and shares the store with other
+//! The thread that looks after the log. It drains the log, ends it after a failure, and shares the store with other
 //! processes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,14 +13,11 @@ use super::format::FILE_HEADER_BYTES;
 use super::points;
 use super::ring::Ring;
 use crate::store::file::environment::KnownLog;
-use crate::store::file::options::Durability;
 
 /// How often the thread checks for requests of other processes, which wait for about that long.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// The maximum age of rows in a log that is not filling up.
 const MAX_AGE: Duration = Duration::from_secs(30);
-/// How often `durability: "everysec"` syncs.
-const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause between two transactions of a drain that is not urgent.
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 /// The pause after an error.
@@ -35,7 +32,6 @@ const GROWTH: u64 = 4;
 pub(in crate::store::file) struct Keeper {
     /// When the log got its first row since it was empty.
     filled_since: Option<Instant>,
-    synced_at: Option<Instant>,
     retry_at: Option<Instant>,
     /// Until this time the log does not grow, because there was no room for a larger one.
     grows_at: Option<Instant>,
@@ -101,13 +97,6 @@ impl Redo {
             return Ok(());
         }
         let since = *keeper.filled_since.get_or_insert(now);
-        if self.durability == Durability::EverySec {
-            let synced_at = *keeper.synced_at.get_or_insert(now);
-            if now >= synced_at + SYNC_INTERVAL && ring.durable() < ring.written() {
-                keeper.synced_at = Some(now);
-                ring.sync().map_err(|error| super::ring::failed(&*self.files, &error))?;
-            }
-        }
         let is_pressed = used > ring.size() / 2;
         if is_pressed || now >= since + MAX_AGE {
             keeper.filled_since = None;

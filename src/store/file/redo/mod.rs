@@ -20,7 +20,8 @@
 //! | `drain` | writes logged rows to the data file |
 //! | `sweep` | removes expired sessions while there is a log |
 //! | `modes` | starts and ends a log, and shares the store |
-//! | `keeper` | the thread that drains, syncs and watches for other processes |
+//! | `keeper` | the thread that drains and watches for other processes |
+//! | `syncer` | the thread that syncs the log for `durability: "everysec"` |
 //! | `points` | the points where tests can interfere |
 //!
 //! **Lock order**: mode, base, LMDB's write lock, gate of the overlay, shards of its maps. A thread that writes to
@@ -28,7 +29,7 @@
 //!
 //! **Invariants**
 //! - An acknowledged row is in the data file, or in the synced part of the log after the position that the data file
-//!   names. With `durability: "everysec"` it is in the log, and synced within about a second.
+//!   names. With `durability: "everysec"` it is in the log, and its sync starts within a second, also during a drain.
 //! - The overlay contains only rows of the log. A row stays there until it is in the data file.
 //! - A log starts and ends with a commit of the data file. Only a process with exclusive access starts one.
 //! - A batch is reported as failed only after the commit that ends its log, because then nothing can bring it back.
@@ -47,3 +48,4 @@ pub(super) mod rows;
 pub(super) mod salvage;
 pub(super) mod storage;
 pub(super) mod sweep;
+pub(super) mod syncer;

@@ -36,6 +36,13 @@ struct Name {
     others: Vec<Option<usize>>,
 }
 
+/// A write to a log file.
+#[derive(Clone, Copy)]
+pub(super) struct LogWrite {
+    pub inode: usize,
+    pub number: u64,
+}
+
 struct Inode {
     cache: Vec<u8>,
     disk: Vec<u8>,
@@ -129,6 +136,13 @@ impl Disk {
         }
         self.prepared = self.prepared.filter(|_| world.random.borrow_mut().chance(500_000));
         self.inodes.iter_mut().for_each(|inode| inode.lose_power(world));
+    }
+
+    /// The last write to the log, unless it is synced.
+    pub(super) fn last_unsynced(&self) -> Option<LogWrite> {
+        let inode = self.log.inode?;
+        let Inode { dirty, writes, .. } = &self.inodes[inode];
+        (!dirty.is_empty()).then_some(LogWrite { inode, number: *writes })
     }
 
     fn remove(&mut self) {
@@ -296,7 +310,7 @@ impl LogFile for SimFile {
             return Err(broken("a sync", errno()));
         }
         drop(disk);
-        world.end_sync(begun);
+        world.end_sync(begun, LogWrite { inode: self.inode, number: last });
         Ok(())
     }
 

@@ -19,11 +19,13 @@ use crate::store::file::encryption::Encryption;
 use crate::store::file::environment::Environment;
 use crate::store::file::limits::Limits;
 use crate::store::file::open::{Access, OpenedStore};
+use crate::store::file::options::Durability;
 use crate::store::file::record::Record;
 use crate::store::file::redo::engine::{Redo, Sizes};
 use crate::store::file::redo::join::{join, join_to_read};
 use crate::store::file::redo::keeper::Keeper;
 use crate::store::file::redo::mode_lock::ModeLock;
+use crate::store::file::redo::syncer;
 use crate::store::file::verify::{Verification, check_entries};
 
 /// How long a process waits for another one to share the store.
@@ -167,6 +169,10 @@ fn open(process: &Rc<Process>) {
             thread("keeper", keep);
             if !process.is_reader {
                 thread("sweeper", sweep);
+            }
+            if world.config.durability == Durability::EverySec {
+                // Runs until the log is closed, so it does not use the store.
+                world.spawn(format!("syncer {id}"), Some(id), move || sync(&store));
             }
         }
         Err(error) => {
@@ -322,8 +328,12 @@ fn deliver(world: &World, job: &Job, outcome: Result<u64>, is_logged: bool) {
         }
         (_, Err(error)) => Err(format!("unexpected: {error}")),
     };
-    if let (JobKind::Lane(lane, _), false) = (job.of, is_logged) {
-        lanes[lane].mark_all_durable();
+    if let JobKind::Lane(lane, _) = job.of {
+        match (&outcome, world.process()) {
+            _ if !is_logged => lanes[lane].mark_all_durable(),
+            (Ok(_), Some(process)) => world.acknowledge(process),
+            _ => {}
+        }
     }
     drop(lanes);
     job.is_done.set(true);
@@ -340,6 +350,14 @@ fn keep(store: &Rc<Store>) {
         let pause = world.random.borrow_mut().between(1_000, 20_000);
         let waited = Rc::clone(store);
         world.sleep_until(pause, move || waited.is_closing.get());
+    }
+}
+
+fn sync(store: &Store) {
+    let world = current();
+    loop {
+        world.sleep_micros(syncer::INTERVAL.as_micros() as u64);
+        store.redo.sync_log();
     }
 }
 

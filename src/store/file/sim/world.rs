@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use heed::{Env, WithTls};
 use parking_lot::Mutex;
 
-use super::disk::Disk;
+use super::disk::{Disk, LogWrite};
 use super::locks::Locks;
 use super::model::Lane;
 use super::process::Process;
@@ -67,6 +67,8 @@ pub(super) struct Config {
     pub log_errors: u32,
     pub read_errors: u32,
     pub commit_errors: u32,
+    /// A commit takes seconds.
+    pub slow_commits: u32,
     /// The time between two events of the director.
     pub chaos_micros: u64,
     /// The weight of each kind of operation.
@@ -74,6 +76,17 @@ pub(super) struct Config {
 }
 
 pub(super) const OPS: usize = 13;
+
+/// The maximum time from an acknowledgement to the end of the sync: the interval, and the time until the thread runs
+/// and has synced.
+const MAX_SYNC_DELAY: Duration = Duration::from_millis(1_500);
+
+/// Writes to the log that were acknowledged before their sync.
+struct Unsynced {
+    last: LogWrite,
+    /// The time of the acknowledgement, in microseconds.
+    since: u64,
+}
 
 impl Config {
     pub(super) fn new(seed: u64, random: &mut Random) -> Self {
@@ -118,6 +131,8 @@ impl Config {
             log_errors,
             read_errors,
             commit_errors,
+            // Not a random number, because that would change what all other seeds do.
+            slow_commits: if seed.is_multiple_of(4) { 300_000 } else { 0 },
             chaos_micros: 1_000 + think_micros * random.pick(&[1, 4, 20]),
             weights,
         }
@@ -148,6 +163,8 @@ pub(super) struct World {
     pub events: Cell<u64>,
     /// Faults are switched off.
     pub is_calm: Cell<bool>,
+    /// The writes to the log that were acknowledged before their sync.
+    unsynced: RefCell<Vec<Unsynced>>,
     pub clients: Cell<usize>,
     /// Whether only the memory of a process may have some acknowledged state.
     has_dropped: Cell<bool>,
@@ -177,6 +194,7 @@ impl World {
             clearing: Cell::new(None),
             events: Cell::new(0),
             is_calm: Cell::new(false),
+            unsynced: RefCell::default(),
             clients: Cell::new(config.lanes),
             has_dropped: Cell::new(false),
             violation: RefCell::default(),
@@ -258,6 +276,7 @@ impl World {
         if !process.is_dead.replace(true) {
             self.trace(format!("kill {}", process.id));
             self.locks.lock().release_all(process.id);
+            self.unsynced.borrow_mut().clear();
             let mut lanes = self.lanes.borrow_mut();
             if self.has_dropped.replace(false) {
                 lanes.iter_mut().for_each(|lane| lane.lose_power(self));
@@ -294,6 +313,8 @@ impl World {
     pub(super) fn advance(&self, millis: u64) {
         self.trace(format!("{millis} ms pass"));
         self.scheduler.time.set(self.scheduler.time.get() + millis * 1000);
+        // No thread runs during this time.
+        self.unsynced.borrow_mut().iter_mut().for_each(|unsynced| unsynced.since += millis * 1000);
         self.clock.advance(millis as i64);
         let now = self.clock.now();
         self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.note_time(now));
@@ -304,8 +325,31 @@ impl World {
         self.events.get()
     }
 
-    pub(super) fn end_sync(&self, begun: u64) {
+    pub(super) fn end_sync(&self, begun: u64, last: LogWrite) {
+        self.check_sync_delays();
+        let is_synced = |write: LogWrite| write.inode == last.inode && write.number <= last.number;
+        self.unsynced.borrow_mut().retain(|unsynced| !is_synced(unsynced.last));
         self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.mark_durable(begun));
+    }
+
+    /// Records that the process, which has a log, has acknowledged a write.
+    pub(super) fn acknowledge(&self, process: ProcessId) {
+        self.check_sync_delays();
+        let Some(last) = self.disk.lock().last_unsynced() else { return };
+        // A stopped process syncs when it continues.
+        let since = self.scheduler.time.get().max(self.stopped_until(process));
+        self.unsynced.borrow_mut().push(Unsynced { last, since });
+    }
+
+    /// Checks that acknowledged writes are synced in time, however long a drain takes. If the log can fail, they may be
+    /// drained instead.
+    fn check_sync_delays(&self) {
+        let now = self.scheduler.time.get();
+        let since = self.unsynced.borrow().iter().map(|unsynced| unsynced.since).min();
+        let delay = Duration::from_micros(now.saturating_sub(since.unwrap_or(now)));
+        if delay > MAX_SYNC_DELAY && self.config.log_errors == 0 {
+            self.fail(format!("an acknowledged write was not synced for {delay:?}"));
+        }
     }
 
     /// A step of the disk or the locks. A fault may happen here.
@@ -352,6 +396,7 @@ impl World {
         self.trace(format!("stop {process} for {micros} us"));
         let until = self.scheduler.time.get() + micros;
         self.processes.borrow()[process].stopped_until.set(until);
+        self.unsynced.borrow_mut().iter_mut().for_each(|unsynced| unsynced.since = unsynced.since.max(until));
     }
 
     pub(super) fn instant(&self) -> Instant {
@@ -361,6 +406,10 @@ impl World {
 
 impl Simulator for World {
     fn reach(&self, point: Point) {
+        if matches!(point, Point::AfterLogEnd | Point::AfterClear) {
+            // Nothing depends on the log any more.
+            self.unsynced.borrow_mut().clear();
+        }
         match point {
             Point::Waiting => self.at("", true),
             _ => self.at(&format!("{point:?}"), false),
@@ -382,6 +431,11 @@ impl Simulator for World {
 
     fn commit_fault(&self) -> Option<CommitFault> {
         self.step("commit");
+        if self.fault_happens(self.config.slow_commits) {
+            let micros = self.random.borrow_mut().between(2_000_000, 3_000_000);
+            self.trace(format!("a commit takes {micros} us"));
+            self.sleep_micros(micros);
+        }
         if !self.fault_happens(self.config.commit_errors) {
             return None;
         }

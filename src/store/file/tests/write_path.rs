@@ -287,21 +287,59 @@ fn a_panic_of_the_writer_fails_its_batch_and_the_store_continues() {
     assert_eq!(problems(&harness.store), [""; 0]);
 }
 
+/// Sessions of a MiB.
+fn large() -> String {
+    format!(r#"{{"pad":"{}"}}"#, "x".repeat(1 << 20))
+}
+
+/// Queues creates of large sessions until one is refused. Returns the number of those that were not.
+fn fill(harness: &Harness) -> u32 {
+    let text = large();
+    let create = |number: u32| {
+        let session = json(&number.to_string(), None, &text, at(100));
+        harness.store.begin_create(&session, &harness.to, number)
+    };
+    let refused = (0..100).find_map(|number| Some((number, create(number).err()?.code())));
+    // The limit is 64 MiB.
+    let Some((count @ 50..=64, "ERR_STORE_BUSY")) = refused else { panic!("{refused:?}") };
+    count
+}
+
+/// Queues small writes until the queue has no byte left.
+fn fill_up(harness: &Harness) {
+    let touch = |ticket| harness.store.begin_touch(&id("0"), at(200), None, &harness.to, ticket);
+    let refused = (1000..).find_map(|ticket| touch(ticket).err()).unwrap();
+    assert_eq!(refused.code(), "ERR_STORE_BUSY");
+}
+
+#[test]
+fn a_full_queue_does_not_refuse_calls_that_wait_for_its_writes() {
+    let harness = Harness::new(LONG);
+    let stopped = harness.clock.stop();
+    let count = fill(&harness);
+    fill_up(&harness);
+    assert_eq!(harness.begin_get("0", 500), None);
+    let store = &harness.store;
+    let (flushed, found) = thread::scope(|scope| {
+        let flushed = scope.spawn(|| store.flush());
+        let found = scope.spawn(|| store.get(&id("1")));
+        drop(stopped);
+        (flushed.join().unwrap(), found.join().unwrap())
+    });
+    assert_eq!(flushed, Ok(()));
+    assert!(found.unwrap().is_some());
+    let ended = harness.ended();
+    assert!(ended.iter().any(|(ticket, answer)| *ticket == 500 && self::found(answer)));
+    assert_eq!(harness.store.size(), Ok(count.into()));
+    assert_eq!(harness.store.queued_bytes().0, 0);
+}
+
 #[test]
 fn writes_beyond_the_queue_limit_are_rejected_and_have_no_effect() {
     let harness = Harness::new(LONG);
-    let text = format!(r#"{{"pad":"{}"}}"#, "x".repeat(1 << 20));
+    let text = large();
     let stopped = harness.clock.stop();
-    let mut refused = None;
-    for number in 0..100 {
-        let session = json(&number.to_string(), None, &text, at(100));
-        if let Err(error) = harness.store.begin_create(&session, &harness.to, number) {
-            refused = Some((number, error.code()));
-            break;
-        }
-    }
-    // The limit is 64 MiB.
-    let Some((count @ 50..=64, "ERR_STORE_BUSY")) = refused else { panic!("{refused:?}") };
+    let count = fill(&harness);
     // A rejected write is not pending.
     assert_eq!(harness.begin_get(&count.to_string(), 0), Some(false));
     drop(stopped);
