@@ -1,12 +1,13 @@
 "use strict";
 
-// Processes that have a store open with different limits: the later one is warned.
+// Processes that use a store with different limits: the later one is warned, and each applies its own.
 
 const assert = require("node:assert/strict");
 const { execFile } = require("node:child_process");
 const diagnostics = require("node:diagnostics_channel");
 const path = require("node:path");
 const { after, afterEach, before, beforeEach, describe, it } = require("node:test");
+const { setTimeout: sleep } = require("node:timers/promises");
 const { promisify } = require("node:util");
 const { FileStore, RedisStore } = require("..");
 const { startProcess, startThread } = require("./support/file-peers.js");
@@ -125,6 +126,53 @@ describe("a process that opens a FileStore with other limits than one that has i
     const { stderr } = await run(process.execPath, [CLI, "stats", "--path", options.path]);
     assert.equal(stderr, "");
     await store.close();
+  });
+});
+
+describe("clean() of a FileStore with a maxLifetime", { skip }, () => {
+  const LIFETIME = 100;
+  const FAR = "2999-01-01T00:00:00.000Z";
+  const session = (sessionId) => ({ sessionId, userId: "ann", expires: FAR });
+  const removedBy = async (store) => {
+    await store.clean();
+    return (await store.stats()).lastSweep.removed;
+  };
+  let [options, limited, peer] = [];
+  beforeEach(async () => {
+    options = { path: place.next(), sweepInterval: 0 };
+    limited = { ...options, maxLifetime: LIFETIME };
+    peer = await startProcess();
+  });
+  afterEach(() => peer.stop());
+
+  it("removes what a process without a limit has written, also while that process runs", async () => {
+    const longer = await peer.open(options);
+    const here = new FileStore(limited);
+    for (const count of [1, 2, 3]) {
+      for (let n = 0; n < count; n++) await longer.create(session(`${count}-${n}`));
+      await sleep(LIFETIME + 50);
+      assert.equal((await longer.getByUser("ann")).length, count);
+      assert.equal(await removedBy(here), count);
+      assert.equal((await longer.stats()).sessions, 0);
+    }
+    await here.close();
+    await longer.close();
+  });
+
+  it("removes what a killed process without a limit has left in its log", async () => {
+    const killed = await peer.open(options);
+    for (const id of ["a", "b", "c"]) await killed.create(session(id));
+    await peer.kill();
+    peer = await startProcess();
+    await sleep(LIFETIME + 50);
+    const here = new FileStore(limited);
+    assert.equal((await here.stats()).sessions, 3);
+    assert.equal(await removedBy(here), 3);
+    assert.equal(await removedBy(here), 0);
+    await here.close();
+    const later = await peer.open(options);
+    assert.equal((await later.stats()).sessions, 0);
+    await later.close();
   });
 });
 

@@ -45,8 +45,8 @@ pub(super) enum Write {
         max: usize,
     },
     Sweep {
+        due: Vec<DueEntry>,
         now: Millis,
-        max: usize,
     },
     Clear,
     /// Removes the wrapped keys that no record needs. See `secrets`.
@@ -136,7 +136,9 @@ impl Write {
             Self::DeleteByUser { user, except, max: all } if max < *all => {
                 Some(Self::DeleteByUser { user: user.clone(), except: except.clone(), max })
             }
-            Self::Sweep { now, max: all } if max < *all => Some(Self::Sweep { now: *now, max }),
+            Self::Sweep { due, now } if max < due.len() => {
+                Some(Self::Sweep { due: due[..max].to_vec(), now: *now })
+            }
             _ => None,
         }
     }
@@ -460,10 +462,7 @@ impl WriteBatch<'_, TableRows<'_>> {
             return Ok(changed);
         }
         Ok(match write {
-            Write::Sweep { now, max } => {
-                let due = due_entries(self.rows.tables, &self.rows.txn, None, *now, *max)?;
-                self.sweep(&due, *now)?.len() as u64
-            }
+            Write::Sweep { due, now } => self.sweep(due, *now)?.len() as u64,
             Write::Clear => self.clear()?,
             _ => {
                 let TableRows { tables, txn, has_changed, .. } = self.rows;
@@ -524,17 +523,16 @@ impl WriteBatch<'_, TableRows<'_>> {
 /// An entry of the expiry index, and the key of its session.
 pub(super) type DueEntry = (Vec<u8>, Vec<u8>);
 
-/// The first due entries of the expiry index, after the entry `after`.
+/// The first due entries of the expiry index after a position.
 pub(super) fn due_entries(
     tables: Tables,
     txn: &RoTxn<'_, AnyTls>,
-    after: Option<&[u8]>,
+    after: Bound<&[u8]>,
     now: Millis,
     max: usize,
 ) -> heed::Result<Vec<DueEntry>> {
-    let start = after.map_or(Bound::Unbounded, Bound::Excluded);
     let later = expiry_entry(now + 1, 0);
-    let due = (start, Bound::Excluded(&later[..]));
+    let due = (after, Bound::Excluded(&later[..]));
     let mut entries = Vec::with_capacity(max);
     for entry in tables.expiries.range(txn, &due)?.take(max) {
         let (entry, key) = entry?;

@@ -111,7 +111,7 @@ impl Environment {
             return Err(self.reopen_after_failure(open, error));
         }
         self.check_log(open.tables, &txn)?;
-        let mut rows = TableRows::new(txn, open.tables);
+        let mut rows = TableRows::new(txn, open.tables)?;
         let changed = change(&mut rows)?;
         self.held.check()?;
         finish(rows)?.map_err(|error| self.reopen_after_failure(open, error))?;
@@ -148,7 +148,7 @@ impl Environment {
             }
             may_wait = false;
         };
-        let mut rows = TableRows::new(txn, tables);
+        let mut rows = TableRows::new(txn, tables)?;
         let mut batch =
             WriteBatch::new(&mut rows, &self.encryption, self.rules(), self.clock.now(), self.events.ends());
         let refusal = self.add_missing_keys(batch.rows, writes)?;
@@ -294,6 +294,7 @@ impl Environment {
             page_size: self.page_size,
             free: usage.free / self.page_size,
             max_per_user: self.limits.per_user.ends_beyond(),
+            lifetime: self.limits.max_lifetime,
         };
         let need = Need {
             pages: estimator.of(writes, !self.quota.is_ample(usage, 2 * growth))?,

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::apply::{SWEEP_STEP, Write};
+use super::due::SweepCursor;
 use super::environment::Environment;
 use crate::error::{Result, StoreError};
 
@@ -40,16 +41,37 @@ fn commit(environment: &Environment, writes: &[&Write]) -> Result<Vec<Result<u64
 
 /// Retries a write that found no room after each step of a sweep, as long as there are expired sessions.
 fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError) -> Result<u64> {
+    if let Some(written) = write_after_steps(environment, write, SweepCursor::EXPIRIES)? {
+        return Ok(written);
+    }
+    let Some(scan) = environment.begin_lifetime_scan()? else { return Err(full) };
+    if let Some(written) = write_after_steps(environment, write, SweepCursor::SESSIONS)? {
+        return Ok(written);
+    }
+    environment.end_lifetime_scan(scan)?;
+    Err(full)
+}
+
+/// Same as `write_after_sweep`, for the part of a sweep that starts at the cursor. `None` if there is still no room.
+fn write_after_steps(
+    environment: &Environment,
+    write: &Write,
+    mut cursor: SweepCursor,
+) -> Result<Option<u64>> {
     let now = environment.clock.now();
-    let sweep = Write::Sweep { now, max: SWEEP_STEP };
-    while environment.is_due(now)? {
-        write_all(environment, &[&sweep]).swap_remove(0)?;
+    loop {
+        let (due, next) = environment.due(&cursor, now, SWEEP_STEP)?;
+        if due.is_empty() {
+            let Some(next) = next else { return Ok(None) };
+            cursor = next;
+            continue;
+        }
+        write_all(environment, &[&Write::Sweep { due, now }]).swap_remove(0)?;
         match commit(environment, &[write]) {
             Err(StoreError::Full(_)) => {}
-            written => return written?.swap_remove(0),
+            written => return written?.swap_remove(0).map(Some),
         }
     }
-    Err(full)
 }
 
 /// Ends sessions in several transactions, with as many in each as there is room for. Each transaction frees room for
@@ -65,7 +87,7 @@ fn write_in_chunks(environment: &Environment, write: &Write) -> Result<u64> {
             Err(error) if ended > 0 => return Err(error.of_unknown_outcome()),
             Err(error) => return Err(error),
             Ok(mut outcomes) => match outcomes.swap_remove(0)? {
-                // The next sweep removes the others.
+                // The next step of the sweep removes the others.
                 more if matches!(write, Write::Sweep { .. }) => return Ok(more),
                 0 if !environment.has_rest(write)? => return Ok(ended),
                 more => ended += more,

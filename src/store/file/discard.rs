@@ -359,7 +359,7 @@ fn commit(store: &ExclusiveStore, found: &DamagedLog) -> Result<(u64, u64)> {
     if store.tables.log(&txn).map_err(lmdb)? != Some(found.entry) {
         return Err(changed(&store.dir));
     }
-    let mut rows = TableRows::new(txn, store.tables);
+    let mut rows = TableRows::new(txn, store.tables).map_err(lmdb)?;
     let counts = write(&mut rows, store, &found.salvaged).map_err(lmdb)?;
     points::reach(Point::BeforeLogDiscard);
     rows.commit().map_err(|error| {

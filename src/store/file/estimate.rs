@@ -12,7 +12,8 @@ use heed::{AnyTls, DatabaseStat, RoTxn};
 use super::apply::Write;
 use super::encryption::{Encryption, UserTag};
 use super::record::Record;
-use super::tables::{Tables, indexed_expiry_of};
+use super::tables::Tables;
+use crate::lifetime::Lifetime;
 
 /// Pages of the unnamed table and of the freelist.
 const SPARE_PAGES: u64 = 6;
@@ -91,6 +92,7 @@ pub(super) struct PageEstimator<'c> {
     pub free: u64,
     /// The limit above which a new session ends another one of its user.
     pub max_per_user: Option<NonZeroUsize>,
+    pub lifetime: Lifetime,
 }
 
 /// Entries and bytes, before they are converted to pages.
@@ -149,22 +151,18 @@ impl PageEstimator<'_> {
             Write::DeleteByUser { user, max, .. } => {
                 count.entries += self.sessions_of(self.encryption.tag(user.as_key()))?.min(*max as u64);
             }
-            Write::Sweep { now, max } if exact => {
-                for entry in self.tables.expiries.iter(self.txn)?.take(*max) {
-                    let (entry, key) = entry?;
-                    if indexed_expiry_of(entry).is_some_and(|indexed_expiry| indexed_expiry > *now) {
-                        break;
-                    }
-                    count.entries += 1;
-                    // The record of a touched session is rewritten with its new index key.
+            Write::Sweep { due, now } => {
+                count.entries += due.len() as u64;
+                for (_, key) in due.iter().filter(|_| exact) {
+                    // The record of a live session is rewritten with its new index key.
+                    let is_live = |record: Record<'_>| !record.header.end(self.lifetime).is_past(*now);
                     if let Some(bytes) = self.tables.sessions.get(self.txn, key)?
-                        && Record::parse(bytes).is_ok_and(|record| !record.header.expires.is_past(*now))
+                        && Record::parse(bytes).is_ok_and(is_live)
                     {
                         self.add_record(bytes.len(), count, 0);
                     }
                 }
             }
-            Write::Sweep { max, .. } => count.entries += *max as u64,
             Write::Delete { .. } | Write::DropUnusedKeys => count.entries += 1,
             Write::Clear => {
                 count.entries += 1;

@@ -11,6 +11,7 @@ mod commit;
 mod counters;
 mod direct;
 mod discard;
+mod due;
 mod encryption;
 mod environment;
 mod errors;

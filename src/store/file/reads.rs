@@ -15,7 +15,6 @@ use super::rows::{IndexEntries, table_keys_of_user};
 use super::secrets::{self, KeysInUse};
 use super::tables::{created_of, expiry_entry};
 use super::write_error::WriteError;
-use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::scratch::with_buffer;
 use crate::session::{Expiry, SessionId};
@@ -135,13 +134,6 @@ impl Environment {
             }
         }
         Ok(())
-    }
-
-    /// Whether the expiry index has due entries.
-    pub(super) fn is_due(&self, now: Millis) -> Result<bool> {
-        let txn = self.read()?;
-        let first = txn.tables().expiries.first(&txn).map_err(|error| self.failed(error))?;
-        Ok(first.is_some_and(|(entry, _)| *entry < expiry_entry(now + 1, 0)[..]))
     }
 
     /// The number of live sessions.

@@ -41,6 +41,11 @@ impl Header {
     pub(super) fn end(self, lifetime: Lifetime) -> Expiry {
         self.created_at.map_or(self.expires, |created_at| lifetime.end(self.expires, created_at))
     }
+
+    /// Whether the session ends with this limit before its entry in the expiry index is due.
+    pub(super) fn ends_before_entry(self, lifetime: Lifetime) -> bool {
+        self.end(lifetime).millis() < self.indexed_expiry
+    }
 }
 
 /// A stored record.

@@ -10,6 +10,7 @@ use super::record::Record;
 use super::tables::{Tables, expiry_entry, user_entry};
 use crate::clock::Millis;
 use crate::error::Result;
+use crate::lifetime::Lifetime;
 
 /// The index entries of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,11 +70,14 @@ pub(super) struct TableRows<'e> {
     /// Whether the transaction has changes to commit.
     pub has_changed: bool,
     next_created: Option<u64>,
+    /// The limit that the rows respect. See `due`.
+    lifetime: Option<Lifetime>,
 }
 
 impl<'e> TableRows<'e> {
-    pub(super) fn new(txn: RwTxn<'e>, tables: Tables) -> Self {
-        Self { txn, tables, has_changed: false, next_created: None }
+    pub(super) fn new(txn: RwTxn<'e>, tables: Tables) -> heed::Result<Self> {
+        let lifetime = tables.indexed_lifetime(&txn)?.map(|indexed| Lifetime::new(Some(indexed.max)));
+        Ok(Self { txn, tables, has_changed: false, next_created: None, lifetime })
     }
 
     /// Replaces a row and its index entries. Inserting a new row needs only one descent of the tree, which also finds
@@ -89,9 +93,21 @@ impl<'e> TableRows<'e> {
             Some(old) => self.set(key, Some(old), Some(new)),
             None => {
                 self.has_changed = true;
+                self.check_lifetime(bytes)?;
                 self.set_entries(key, None, Some(indexed))
             }
         }
+    }
+
+    /// Removes the limit from the data file if a new row does not respect it.
+    fn check_lifetime(&mut self, row: &[u8]) -> heed::Result<()> {
+        if let Some(lifetime) = self.lifetime
+            && Record::parse(row).is_ok_and(|record| record.header.ends_before_entry(lifetime))
+        {
+            self.tables.remove_indexed_lifetime(&mut self.txn)?;
+            self.lifetime = None;
+        }
+        Ok(())
     }
 
     /// Replaces the index entries of a row.
@@ -145,7 +161,10 @@ impl Rows for TableRows<'_> {
     fn set(&mut self, key: &[u8], old: Option<IndexEntries>, new: Option<NewRow<'_>>) -> heed::Result<()> {
         self.has_changed = true;
         match new {
-            Some((_, bytes)) => self.tables.sessions.put(&mut self.txn, key, bytes)?,
+            Some((_, bytes)) => {
+                self.tables.sessions.put(&mut self.txn, key, bytes)?;
+                self.check_lifetime(bytes)?;
+            }
             None => _ = self.tables.sessions.delete(&mut self.txn, key)?,
         }
         self.set_entries(key, old, new.map(|(indexed, _)| indexed))

@@ -2,6 +2,8 @@
 
 use super::FileStore;
 use super::apply::{SWEEP_STEP, Write};
+use super::due::SweepCursor;
+use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::events::{Event, SWEEPS};
 use crate::store::Sweep;
@@ -15,27 +17,12 @@ impl FileStore {
         // The sweep reads the expiry index of the data file, so drain the log first.
         self.redo().drain_now()?;
         let at = environment.clock.now();
-        let (mut removed, mut after) = (0, None);
-        // Stop after the last handle was closed. The next sweep continues.
-        while !self.is_closing() {
-            match self.redo().sweep(after.as_deref(), at) {
-                Ok(Some(step)) => {
-                    removed += step.removed;
-                    after = step.next;
-                    if after.is_none() {
-                        break;
-                    }
-                }
-                // There is no log, or too little room for such a step.
-                Ok(None) | Err(StoreError::Full(_)) => {
-                    if !environment.is_due(at)? {
-                        break;
-                    }
-                    removed += self.write(Write::Sweep { now: at, max: SWEEP_STEP })?;
-                    after = None;
-                }
-                Err(error) => return Err(error),
-            }
+        let mut removed = 0;
+        if self.sweep_after(SweepCursor::EXPIRIES, at, &mut removed)?
+            && let Some(scan) = self.redo().begin_lifetime_scan()?
+            && self.sweep_after(SweepCursor::SESSIONS, at, &mut removed)?
+        {
+            self.redo().end_lifetime_scan(scan)?;
         }
         if !self.is_closing() && environment.has_unused_keys()? {
             self.write(Write::DropUnusedKeys)?;
@@ -45,5 +32,33 @@ impl FileStore {
         environment.events.publish(SWEEPS, || Event::Swept { at, duration, removed });
         self.redo().enable_creation_times()?;
         Ok(removed)
+    }
+
+    /// Sweeps from the cursor on, and returns whether it has reached the end. It stops after the last handle was
+    /// closed. The next sweep continues.
+    fn sweep_after(&self, mut cursor: SweepCursor, at: Millis, removed: &mut u64) -> Result<bool> {
+        while !self.is_closing() {
+            let next = match self.redo().sweep(&cursor, at) {
+                Ok(Some(step)) => {
+                    *removed += step.removed;
+                    step.next
+                }
+                // There is no log, or too little room for such a step.
+                Ok(None) | Err(StoreError::Full(_)) => {
+                    let (due, next) = self.environment().due(&cursor, at, SWEEP_STEP)?;
+                    if due.is_empty() {
+                        next
+                    } else {
+                        *removed += self.write(Write::Sweep { due, now: at })?;
+                        // With too little room, the write leaves some of them.
+                        Some(cursor)
+                    }
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(next) = next else { return Ok(true) };
+            cursor = next;
+        }
+        Ok(false)
     }
 }

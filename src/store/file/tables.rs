@@ -8,6 +8,7 @@
 //! | unnamed | `format` | the version of the file format |
 //! | unnamed | `seal`, `covered` | the wrapped keys, and their hash (see `secrets`) |
 //! | unnamed | `next` | the next `created` |
+//! | unnamed | `lifetime` | the limit that the expiry index respects (see `due`) |
 //! | unnamed | `log` | the redo log that the store needs (see `redo::format`). Only in formats 2 and 4 |
 //!
 //! Numbers in keys are big-endian, and signed ones have their sign bit flipped, so that they sort as bytes. The
@@ -40,6 +41,7 @@ pub(super) const WRAPPED_KEYS: &[u8] = b"seal";
 pub(super) const COVERED: &[u8] = b"covered";
 const NEXT: &[u8] = b"next";
 const LOG: &[u8] = b"log";
+const LIFETIME: &[u8] = b"lifetime";
 
 /// The version of the file format: of `tables`, `record` and `encryption`.
 const VERSION: u32 = 1;
@@ -57,6 +59,25 @@ pub(super) fn needs_log(version: u32) -> bool {
 
 const NAMES: [&str; 3] = ["sessions", "users", "expiries"];
 pub(super) const TABLES: u32 = NAMES.len() as u32;
+
+/// The `maxLifetime` that the expiry index respects. See `due`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IndexedLifetime {
+    /// In milliseconds.
+    pub max: u64,
+    /// The transaction that started the scan. 0 after the scan.
+    pub scan: u64,
+}
+
+impl IndexedLifetime {
+    pub(super) fn is_complete(self) -> bool {
+        self.scan == 0
+    }
+
+    pub(super) fn complete(self) -> Self {
+        Self { scan: 0, ..self }
+    }
+}
 
 #[derive(Clone, Copy)]
 pub(super) struct Tables {
@@ -114,6 +135,27 @@ impl Tables {
         let times = if self.has_creation_times(txn)? { WITH_CREATION_TIMES } else { 0 };
         let version = VERSION + times + if log.is_some() { WITH_LOG } else { 0 };
         self.meta.put(txn, FORMAT, &version.to_le_bytes())
+    }
+
+    pub(super) fn indexed_lifetime(&self, txn: &RoTxn<'_, AnyTls>) -> heed::Result<Option<IndexedLifetime>> {
+        let bytes: Option<[u8; 16]> = self.meta.get(txn, LIFETIME)?.and_then(|bytes| bytes.try_into().ok());
+        Ok(bytes.map(|bytes| {
+            let both = u128::from_le_bytes(bytes);
+            IndexedLifetime { max: both as u64, scan: (both >> 64) as u64 }
+        }))
+    }
+
+    pub(super) fn set_indexed_lifetime(
+        &self,
+        txn: &mut RwTxn<'_>,
+        lifetime: IndexedLifetime,
+    ) -> heed::Result<()> {
+        let both = u128::from(lifetime.max) | u128::from(lifetime.scan) << 64;
+        self.meta.put(txn, LIFETIME, &both.to_le_bytes())
+    }
+
+    pub(super) fn remove_indexed_lifetime(&self, txn: &mut RwTxn<'_>) -> heed::Result<()> {
+        self.meta.delete(txn, LIFETIME).map(drop)
     }
 
     /// Whether records may have creation times.

@@ -8,14 +8,16 @@ use super::engine::Redo;
 use super::points;
 use crate::clock::Millis;
 use crate::error::Result;
-use crate::store::file::apply::{DueEntry, SWEEP_STEP, WriteBatch, due_entries};
+use crate::store::file::apply::{DueEntry, SWEEP_STEP, WriteBatch};
 use crate::store::file::counters::CounterDelta;
+use crate::store::file::due::SweepCursor;
+use crate::store::file::tables::IndexedLifetime;
 
 /// The result of a step.
 pub(in crate::store::file) struct Step {
     pub removed: u64,
-    /// The expiry index entry after which the next step starts. `None` at the end.
-    pub next: Option<Vec<u8>>,
+    /// The cursor of the next step. `None` at the end.
+    pub next: Option<SweepCursor>,
 }
 
 impl Redo {
@@ -23,18 +25,13 @@ impl Redo {
     ///
     /// # Errors
     /// Those of a commit.
-    pub(in crate::store::file) fn sweep(&self, after: Option<&[u8]>, now: Millis) -> Result<Option<Step>> {
+    pub(in crate::store::file) fn sweep(&self, cursor: &SweepCursor, now: Millis) -> Result<Option<Step>> {
         let _base = points::lock(&self.base);
         if self.ring().is_none_or(|ring| ring.has_failed()) {
             return Ok(None);
         }
-        let max = points::limit(SWEEP_STEP, 3);
         let environment = &self.environment;
-        let due = {
-            let view = environment.read()?;
-            due_entries(view.tables(), &view, after, now, max).map_err(|error| environment.failed(error))?
-        };
-        let next = due.last().map(|(entry, _)| entry.clone()).filter(|_| due.len() == max);
+        let (due, next) = environment.due(cursor, now, points::limit(SWEEP_STEP, 3))?;
         let free: Vec<DueEntry> = {
             let gate = self.overlay().gate();
             due.into_iter().filter(|(_, key)| !gate.has(key)).collect()
@@ -61,6 +58,24 @@ impl Redo {
         environment.counters.add(CounterDelta { expired: removed, ..CounterDelta::default() });
         environment.events.publish_ends(ended);
         Ok(Some(Step { removed, next }))
+    }
+
+    /// Starts a scan of all sessions, unless the expiry index respects the limit of this process.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub(in crate::store::file) fn begin_lifetime_scan(&self) -> Result<Option<IndexedLifetime>> {
+        let _base = points::lock(&self.base);
+        self.environment.begin_lifetime_scan()
+    }
+
+    /// Ends a scan that has read all sessions.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub(in crate::store::file) fn end_lifetime_scan(&self, scan: IndexedLifetime) -> Result<()> {
+        let _base = points::lock(&self.base);
+        self.environment.end_lifetime_scan(scan)
     }
 
     /// Starts writing creation times, if that was impossible when the store was opened.

@@ -133,6 +133,7 @@ impl Simulator {
         tables.meta.put(&mut txn, FORMAT, &1_u32.to_le_bytes()).unwrap();
         tables.set_log(&mut txn, None).unwrap();
         tables.set_next(&mut txn, 0).unwrap();
+        tables.remove_indexed_lifetime(&mut txn).unwrap();
         txn.commit().unwrap();
     }
 }

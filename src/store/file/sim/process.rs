@@ -11,10 +11,11 @@ use super::disk::SimFiles;
 use super::locks::SimLock;
 use super::scheduler::{ProcessId, current};
 use super::world::World;
-use crate::clock::Clock;
+use crate::clock::{Clock, Millis};
 use crate::error::{Result, StoreError};
 use crate::session::{SessionId, UserKeyBuf};
 use crate::store::file::apply::{SWEEP_STEP, Write};
+use crate::store::file::due::SweepCursor;
 use crate::store::file::encryption::Encryption;
 use crate::store::file::environment::Environment;
 use crate::store::file::limits::Limits;
@@ -400,34 +401,41 @@ impl Store {
     pub(super) fn clean(&self, world: &World) -> Result<()> {
         self.redo.drain_now()?;
         let at = self.environment.clock.now();
-        let mut after = None;
+        if self.sweep_after(world, SweepCursor::EXPIRIES, at)?
+            && let Some(scan) = self.redo.begin_lifetime_scan()?
+            && self.sweep_after(world, SweepCursor::SESSIONS, at)?
+        {
+            self.redo.end_lifetime_scan(scan)?;
+        }
+        self.redo.enable_creation_times()
+    }
+
+    fn sweep_after(&self, world: &World, mut cursor: SweepCursor, at: Millis) -> Result<bool> {
         while !self.is_closing.get() {
-            match self.redo.sweep(after.as_deref(), at) {
-                Ok(Some(step)) => {
-                    after = step.next;
-                    if after.is_none() {
-                        break;
-                    }
-                }
+            let next = match self.redo.sweep(&cursor, at) {
+                Ok(Some(step)) => step.next,
                 Ok(None) | Err(StoreError::Full(_)) => {
-                    if !self.environment.is_due(at)? {
+                    let (due, next) = self.environment.due(&cursor, at, SWEEP_STEP)?;
+                    if due.is_empty() {
+                        next
+                    } else if self.writers.get() == 0 {
                         break;
-                    }
-                    if self.writers.get() == 0 {
-                        break;
-                    }
-                    let is_done = self.push(Write::Sweep { now: at, max: SWEEP_STEP }, JobKind::Sweep);
-                    world.wait_until(move || is_done.get());
-                    after = None;
-                    // Writes may fail for a long time.
-                    if world.config.has_errors() {
-                        break;
+                    } else {
+                        let is_done = self.push(Write::Sweep { due, now: at }, JobKind::Sweep);
+                        world.wait_until(move || is_done.get());
+                        // Writes may fail for a long time.
+                        if world.config.has_errors() {
+                            break;
+                        }
+                        Some(cursor)
                     }
                 }
                 Err(error) => return Err(error),
-            }
+            };
+            let Some(next) = next else { return Ok(true) };
+            cursor = next;
         }
-        self.redo.enable_creation_times()
+        Ok(false)
     }
 
     /// Like `FileStore::ids`, with one page.

@@ -1,5 +1,6 @@
 //! Creation times in stores that an older version has written or has open.
 
+use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use super::apply::Write;
@@ -116,6 +117,190 @@ fn a_session_that_was_ended_after_its_lifetime_does_not_come_back_without_the_li
     let store = open(&options(dir.path()));
     let ends = ["a", "b", "c"].map(|name| end_of(&store, name));
     assert_eq!(ends, [None, None, Some(100 * HOUR)]);
+}
+
+/// Logs in one session an hour, with an expiry in the distant future.
+fn log_in_hourly(store: &FileStore, clock: &MockClock, names: std::ops::Range<u32>) {
+    for name in names {
+        log_in(store, &name.to_string(), at(10_000 * HOUR));
+        clock.advance(HOUR);
+    }
+}
+
+/// With `max_bytes` that is too small for a log, writes go to the data file directly.
+const WITH_AND_WITHOUT_LOG: [Option<NonZeroU64>; 2] = [None, NonZeroU64::new(8 << 20)];
+
+#[test]
+fn a_sweep_removes_sessions_past_a_lowered_lifetime() {
+    for max_bytes in WITH_AND_WITHOUT_LOG {
+        let dir = new_dir();
+        let clock = clock();
+        let open = |options: FileOptions| {
+            FileStore::open_at(&FileOptions { max_bytes, ..options }, clock.clone()).unwrap()
+        };
+        let store = open(limited(dir.path(), 5000 * HOUR));
+        assert_eq!(store.clean(), Ok(0));
+        log_in_hourly(&store, &clock, 0..1000);
+        drop(store);
+        let store = open(limited(dir.path(), 400 * HOUR));
+        assert_eq!((store.size(), store.stats().unwrap().sessions), (Ok(399), Some(1000)));
+        assert_eq!(store.clean(), Ok(601));
+        assert_eq!((store.size(), store.stats().unwrap().sessions), (Ok(399), Some(399)));
+        assert_eq!(store.stats().unwrap().expired, 601);
+        // The sweep has moved the entries of the others.
+        clock.advance(100 * HOUR);
+        assert_eq!(store.clean(), Ok(100));
+        drop(store);
+        let store = open(limited(dir.path(), 100 * HOUR));
+        assert_eq!((store.clean(), store.clean()), (Ok(299), Ok(0)));
+        assert_eq!(problems(&store), [""; 0]);
+    }
+}
+
+#[test]
+fn a_sweep_removes_sessions_that_a_process_without_a_lifetime_has_written() {
+    for max_bytes in WITH_AND_WITHOUT_LOG {
+        let dir = new_dir();
+        let clock = clock();
+        let open = |options: FileOptions| {
+            FileStore::open_at(&FileOptions { max_bytes, ..options }, clock.clone()).unwrap()
+        };
+        let store = open(limited(dir.path(), 50 * HOUR));
+        log_in_hourly(&store, &clock, 0..10);
+        assert_eq!(store.clean(), Ok(0));
+        drop(store);
+        let store = open(options(dir.path()));
+        log_in_hourly(&store, &clock, 10..30);
+        drop(store);
+        clock.advance(40 * HOUR);
+        let store = open(limited(dir.path(), 50 * HOUR));
+        assert_eq!((store.clean(), store.size()), (Ok(21), Ok(9)));
+        assert_eq!(problems(&store), [""; 0]);
+    }
+}
+
+/// Copies the files of an open store, as a killed process leaves them.
+fn killed(dir: &TempDir) -> TempDir {
+    let copy = new_dir();
+    for name in [names::DATA, names::REDO] {
+        std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+    }
+    copy
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_sweep_removes_sessions_that_a_process_without_a_lifetime_has_left_in_the_log_of_another() {
+    let dir = new_dir();
+    let clock = clock();
+    let open = |options: FileOptions| FileStore::open_at(&options, clock.clone()).unwrap();
+    let store = open(limited(dir.path(), 5 * HOUR));
+    assert_eq!(store.clean(), Ok(0));
+    log_in_hourly(&store, &clock, 0..10);
+    let dir = killed(&dir);
+    drop(store);
+    let store = open(options(dir.path()));
+    log_in_hourly(&store, &clock, 10..20);
+    let dir = killed(&dir);
+    drop(store);
+    let store = open(limited(dir.path(), 5 * HOUR));
+    assert_eq!((store.clean(), store.stats().unwrap().sessions), (Ok(16), Some(4)));
+    assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
+fn a_longer_lifetime_ends_no_session_earlier() {
+    let dir = new_dir();
+    let clock = clock();
+    let open = |options: FileOptions| FileStore::open_at(&options, clock.clone()).unwrap();
+    let store = open(options(dir.path()));
+    log_in_hourly(&store, &clock, 0..10);
+    drop(store);
+    let store = open(limited(dir.path(), 20 * HOUR));
+    assert_eq!(store.clean(), Ok(0));
+    drop(store);
+    clock.advance(20 * HOUR);
+    let store = open(limited(dir.path(), 25 * HOUR));
+    assert_eq!((store.clean(), store.size()), (Ok(6), Ok(4)));
+    drop(store);
+    clock.advance(20 * HOUR);
+    let store = open(options(dir.path()));
+    assert_eq!((store.clean(), store.size()), (Ok(0), Ok(4)));
+    assert_eq!(problems(&store), [""; 0]);
+    drop(store);
+    let store = open(limited(dir.path(), 20 * HOUR));
+    assert_eq!((store.clean(), store.size()), (Ok(4), Ok(0)));
+}
+
+#[test]
+fn a_create_in_a_full_store_removes_sessions_past_a_lowered_lifetime() {
+    let dir = new_dir();
+    let clock = clock();
+    let open = |options: FileOptions| {
+        let options = FileOptions { max_bytes: NonZeroU64::new(1 << 20), max_session_bytes: None, ..options };
+        FileStore::open_at(&options, clock.clone()).unwrap()
+    };
+    let pad = "x".repeat(3000);
+    let fill = |store: &FileStore, prefix: &str| {
+        let mut created = 0;
+        loop {
+            let name = format!("{prefix}{created}");
+            let text = format!(r#"{{"sessionId":"{name}","expires":1,"pad":"{pad}"}}"#);
+            match store.create(&json(&name, None, &text, at(10_000 * HOUR))) {
+                Ok(()) => created += 1,
+                Err(error) => break (created, error.code()),
+            }
+        }
+    };
+    let store = open(options(dir.path()));
+    let (created, code) = fill(&store, "a");
+    assert_eq!(code, "ERR_STORE_FULL");
+    drop(store);
+    clock.advance(2 * HOUR);
+    let store = open(limited(dir.path(), HOUR));
+    let (created_later, code) = fill(&store, "b");
+    assert_eq!((code, store.stats().unwrap().sessions), ("ERR_STORE_FULL", Some(created_later)));
+    // The free pages are more scattered now.
+    assert!(created_later > created - created / 20, "{created_later} of {created}");
+    assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
+fn a_sweep_scans_again_after_an_interrupted_or_disturbed_scan() {
+    let dir = new_dir();
+    let clock = clock();
+    let open = |options: FileOptions| FileStore::open_at(&options, clock.clone()).unwrap();
+    let begin = |store: &FileStore| store.environment().begin_lifetime_scan().unwrap();
+    let end = |store: &FileStore, scan| store.environment().end_lifetime_scan(scan).unwrap();
+    let store = open(options(dir.path()));
+    log_in_hourly(&store, &clock, 0..10);
+    assert_eq!(begin(&store), None);
+    drop(store);
+    let store = open(limited(dir.path(), 5 * HOUR));
+    let interrupted = begin(&store).unwrap();
+    drop(store);
+    let store = open(limited(dir.path(), 5 * HOUR));
+    let scan = begin(&store).unwrap();
+    // Another scan has started since.
+    end(&store, interrupted);
+    assert_ne!(begin(&store), None);
+    end(&store, scan);
+    drop(store);
+    // A process without a limit writes before the end of the scan.
+    let store = open(limited(dir.path(), 5 * HOUR));
+    let scan = begin(&store).unwrap();
+    drop(store);
+    let store = open(options(dir.path()));
+    log_in(&store, "new", at(10_000 * HOUR));
+    drop(store);
+    let store = open(limited(dir.path(), 5 * HOUR));
+    end(&store, scan);
+    assert_ne!(begin(&store), None);
+    assert_eq!((store.clean(), begin(&store)), (Ok(6), None));
+    drop(store);
+    // Without changes, a longer limit needs no scan.
+    assert_eq!(begin(&open(limited(dir.path(), 6 * HOUR))), None);
+    assert_ne!(begin(&open(limited(dir.path(), 4 * HOUR))), None);
 }
 
 #[test]
@@ -274,6 +459,7 @@ fn the_page_estimate_includes_the_creation_time_that_a_touch_adds() {
             page_size,
             free: 0,
             max_per_user: None,
+            lifetime: Lifetime::UNLIMITED,
         };
         estimator.of(&[&Write::Touch { id: id("old"), expires: at(HOUR), enough: None }], true).unwrap()
     };
