@@ -55,12 +55,14 @@ async fn replace_entered(
     expires: Expiry,
 ) -> Result<Option<bool>> {
     let key = &change.key;
+    // Not later: while the reply is under way, another process may prolong the session.
+    let now = context.times.now();
     let get = |mode| Request::read(mode).command(&[b"GET", key]);
     let Reply::Bytes(old) = context.router.get_one(attempt, key, Effect::None, get).await? else {
         return Ok(Some(false));
     };
     let old = Record::parse(&old)?;
-    if context.times.end(old.expires, old.created).is_past(context.times.now()) {
+    if context.times.end(old.expires, old.created).is_past(now) {
         return Ok(Some(false));
     }
     ensure_server_time(context, attempt, || key.clone()).await?;

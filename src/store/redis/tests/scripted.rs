@@ -186,9 +186,9 @@ fn is(command: &Command, script: &resp::Script) -> bool {
     is_script(command) && (command[1] == script.digest.as_bytes() || command[1] == script.text.as_bytes())
 }
 
-/// The record of a live session.
-fn record(user: &str) -> Reply {
-    let expires = SystemClock.now() + 60_000;
+/// The record of a session that lives for so many milliseconds.
+fn record(user: &str, millis: i64) -> Reply {
+    let expires = SystemClock.now() + millis;
     let record = format!(
         r#"{{"expires":{expires:<18},"created":{:<16},"user":{user},"session":{{}}}}"#,
         1_800_000_000_000_000_u64
@@ -203,7 +203,7 @@ type First = Option<(&'static resp::Script, i64)>;
 fn ends(first: First, refused: &'static str, op: Op) -> StoreError {
     let is_first = Cell::new(true);
     let answer = move |command: &Command| match &command[0][..] {
-        b"GET" => record("\"ben\""),
+        b"GET" => record("\"ben\"", 60_000),
         b"ZSCORE" => Reply::Nil,
         b"MULTI" => Reply::Okay,
         b"PEXPIREAT" | b"ZADD" | b"SET" => Reply::Status(b"QUEUED".to_vec()),
@@ -317,6 +317,27 @@ fn a_create_that_is_refused_leaves_no_session_without_an_entry() {
     assert_eq!(outcome, Err(StoreError::Full("Redis says OOM full".into())));
 }
 
+/// It may have been prolonged after the server read it.
+#[test]
+fn an_update_does_not_take_a_session_for_expired_by_an_old_reply() {
+    let is_first = Cell::new(true);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"GET" if command[1].ends_with(b"seal") => Reply::Nil,
+        b"GET" => {
+            let reply = record("\"ben\"", 5);
+            std::thread::sleep(Duration::from_millis(10));
+            reply
+        }
+        b"ZSCORE" => Reply::Nil,
+        _ if is(command, &resp::UPDATE) && is_first.replace(false) => Reply::Number(2),
+        _ if is_script(command) => Reply::Number(1),
+        _ => Reply::Nil,
+    };
+    let new = NewSession::new(&plain("a", &ann(), in_millis(60_000)));
+    let outcome = run(answer, async |store| call(store, Op::Update(new)).await);
+    assert_eq!(outcome, Ok(Answer::Number(1)));
+}
+
 /// Otherwise the entry might look old to other processes, which would remove it before the session is the user's.
 #[test]
 fn a_change_of_the_user_uses_the_servers_clock() {
@@ -327,7 +348,7 @@ fn a_change_of_the_user_uses_the_servers_clock() {
     let is_first = Cell::new(true);
     let answer = move |command: &Command| match &command[0][..] {
         b"GET" if command[1].ends_with(b"seal") => Reply::Nil,
-        b"GET" => record("\"ben\""),
+        b"GET" => record("\"ben\"", 60_000),
         // Neither the call nor the store learns the time immediately.
         b"TIME"
             if started.borrow_mut().get_or_insert_with(Instant::now).elapsed()
