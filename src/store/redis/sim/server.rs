@@ -57,6 +57,8 @@ pub(super) struct Server {
     pub log: RefCell<VecDeque<Replicated>>,
     pub view: RefCell<View>,
     inbox: RefCell<VecDeque<(Rc<Connection>, Command)>>,
+    /// Whether a command is running.
+    is_busy: Cell<bool>,
     pub changed: Notify,
 }
 
@@ -78,6 +80,7 @@ impl Server {
             log: RefCell::default(),
             view: RefCell::new(view),
             inbox: RefCell::default(),
+            is_busy: Cell::new(false),
             changed: Notify::new(),
         })
     }
@@ -95,7 +98,7 @@ impl Server {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.inbox.borrow().is_empty()
+        self.inbox.borrow().is_empty() && !self.is_busy.get()
     }
 
     pub(super) fn resume(&self) {
@@ -159,6 +162,7 @@ impl Server {
                 continue;
             };
             let starts = self.starts.get();
+            self.is_busy.set(true);
             if self.cost.get() > 0 {
                 sleep(Duration::from_millis(self.cost.get())).await;
                 while self.is_paused.get() {
@@ -172,6 +176,7 @@ impl Server {
                 data::encode(&reply, &mut bytes);
                 connection.reply(&world, bytes);
             }
+            self.is_busy.set(false);
         }
     }
 
