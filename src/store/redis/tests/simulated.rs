@@ -156,6 +156,8 @@ fn the_simulated_server_replies_like_a_real_one() {
         let shown: Vec<_> = command.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
         match (&real, &simulated) {
             (Reply::Error(_), Reply::Error(_)) => {}
+            // Redis 6.2 has no `PEXPIRETIME`.
+            (Reply::Error(error), _) if error.starts_with(b"ERR unknown command") => {}
             _ => assert_eq!(real, simulated, "{shown:?}"),
         }
         let script = SCRIPTS.iter().position(|script| script.text == shown[1]);
