@@ -280,7 +280,7 @@ fn a_full_store_has_room_after_a_sweep_with_a_lowered_lifetime() {
 }
 
 #[test]
-fn a_sweep_scans_again_after_an_interrupted_or_disturbed_scan() {
+fn an_interrupted_or_disturbed_scan_does_not_complete() {
     let dir = new_dir();
     let clock = clock();
     let open = |options: FileOptions| FileStore::open_at(&options, clock.clone()).unwrap();
@@ -294,27 +294,56 @@ fn a_sweep_scans_again_after_an_interrupted_or_disturbed_scan() {
     let interrupted = begin(&store).unwrap();
     drop(store);
     let store = open(limited(dir.path(), 5 * HOUR));
-    let scan = begin(&store).unwrap();
-    // Another scan has started since.
-    end(&store, interrupted);
-    assert_ne!(begin(&store), None);
-    end(&store, scan);
+    let before = last_transaction(&store);
+    assert_eq!((begin(&store), last_transaction(&store)), (Some(interrupted), before));
     drop(store);
-    // A process without a limit writes before the end of the scan.
+    // Scans with another limit start again.
+    let store = open(limited(dir.path(), 6 * HOUR));
+    let longer = begin(&store).unwrap();
+    assert_ne!(longer.max, interrupted.max);
+    end(&store, interrupted);
+    assert_eq!(begin(&store), Some(longer));
+    drop(store);
     let store = open(limited(dir.path(), 5 * HOUR));
     let scan = begin(&store).unwrap();
+    assert!(scan.max == interrupted.max && scan != interrupted);
+    end(&store, longer);
+    assert_eq!(begin(&store), Some(scan));
     drop(store);
+    // A process without a limit writes before the end of the scan.
     let store = open(options(dir.path()));
     log_in(&store, "new", at(10_000 * HOUR));
     drop(store);
     let store = open(limited(dir.path(), 5 * HOUR));
     end(&store, scan);
-    assert_ne!(begin(&store), None);
+    assert!(begin(&store).is_some_and(|again| again != scan));
     assert_eq!((store.clean(), begin(&store)), (Ok(6), None));
     drop(store);
     // Without changes, a longer limit needs no scan.
     assert_eq!(begin(&open(limited(dir.path(), 6 * HOUR))), None);
     assert_ne!(begin(&open(limited(dir.path(), 4 * HOUR))), None);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_scan_that_skips_a_session_in_the_log_does_not_complete() {
+    let dir = new_dir();
+    let clock = clock();
+    let open = |options: FileOptions| FileStore::open_at(&options, clock.clone()).unwrap();
+    let store = open(options(dir.path()));
+    log_in_hourly(&store, &clock, 0..10);
+    drop(store);
+    let store = open(limited(dir.path(), 5 * HOUR));
+    let indexed = || {
+        let view = store.environment().read().unwrap();
+        view.tables().indexed_lifetime(&view).unwrap().unwrap()
+    };
+    assert_eq!(store.touch(&id("9"), at(10_000 * HOUR)), Ok(true));
+    let mut removed = 0;
+    store.sweep_past_lifetime(clock.now(), &mut removed).unwrap();
+    assert_eq!((removed, indexed().is_complete()), (6, false));
+    assert_eq!(store.clean(), Ok(0));
+    assert!(indexed().is_complete());
 }
 
 #[test]
