@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use super::apply::Write;
-use super::estimate::{PageEstimator, Trees};
+use super::estimate::{PageEstimate, PageEstimator, Trees};
 use super::redo::points::hooks::{CommitFault, Simulator, simulate};
 use super::*;
 use crate::codec;
@@ -466,6 +466,24 @@ fn the_first_write_with_room_enforces_lifetimes_without_a_sweep() {
     assert_eq!(format(dir.path()), Some(3));
 }
 
+/// The exact page estimate of a write, without free pages.
+fn estimate(store: &FileStore, write: &Write) -> PageEstimate {
+    let environment = store.environment();
+    let view = environment.read().unwrap();
+    let trees = Trees::read(view.tables(), &view).unwrap();
+    let estimator = PageEstimator {
+        tables: view.tables(),
+        txn: &view,
+        encryption: &environment.encryption,
+        trees: &trees,
+        page_size: environment.page_size,
+        free: 0,
+        max_per_user: None,
+        lifetime: environment.limits.max_lifetime,
+    };
+    estimator.of(&[write], true).unwrap()
+}
+
 #[test]
 fn the_page_estimate_includes_the_creation_time_that_a_touch_adds() {
     let dir = new_dir();
@@ -491,24 +509,65 @@ fn the_page_estimate_includes_the_creation_time_that_a_touch_adds() {
         view.tables().sessions.stat(&view).unwrap().overflow_pages
     };
     assert_eq!(overflow_pages(), 2);
-    let estimate = {
-        let view = environment.read().unwrap();
-        let trees = Trees::read(view.tables(), &view).unwrap();
-        let estimator = PageEstimator {
-            tables: view.tables(),
-            txn: &view,
-            encryption: &environment.encryption,
-            trees: &trees,
-            page_size,
-            free: 0,
-            max_per_user: None,
-            lifetime: Lifetime::UNLIMITED,
-        };
-        estimator.of(&[&Write::Touch { id: id("old"), expires: at(HOUR), enough: None }], true).unwrap()
-    };
+    let estimate = estimate(&store, &Write::Touch { id: id("old"), expires: at(HOUR), enough: None });
     assert_eq!(store.touch(&id("old"), at(HOUR)), Ok(true));
     store.redo().drain_now().unwrap();
     assert_eq!((estimate.runs, overflow_pages()), (vec![3], 3));
+}
+
+/// The pages of the data file, without the meta pages.
+fn data_pages(store: &FileStore) -> Vec<Vec<u8>> {
+    let page_size = store.environment().page_size as usize;
+    let data = std::fs::read(store.environment().data_path()).unwrap();
+    data.chunks(page_size).skip(2).map(<[u8]>::to_vec).collect()
+}
+
+#[test]
+fn the_page_estimate_includes_both_pages_of_a_moved_entry() {
+    const SESSIONS: Millis = 50_000;
+    let dir = new_dir();
+    let clock = clock();
+    clock.advance(SESSIONS * HOUR);
+    let open = |options: FileOptions| {
+        // Too small for a log.
+        let max_bytes = NonZeroU64::new(32 << 20);
+        FileStore::open_at(&FileOptions { max_bytes, ..options }, clock.clone()).unwrap()
+    };
+    let max_lifetime = 2 * SESSIONS * HOUR;
+    let store = open(options(dir.path()));
+    let creates: Vec<Write> = (0..SESSIONS)
+        .map(|session| {
+            // Some entries are far away. These are scattered over the expiry index, before and after their move.
+            let lifetime = max_lifetime + if session % 250 == 0 { 1125 * HOUR } else { -100 * HOUR };
+            let created = session * HOUR;
+            let name = format!("{session:05}");
+            let text = format!(r#"{{"sessionId":"{name}","expires":1}}"#);
+            let anonymous = json(&name, None, &text, at(created + lifetime));
+            Write::Create(store.new_record_at(&anonymous, START + created).unwrap())
+        })
+        .collect();
+    for creates in creates.chunks(5000) {
+        store.environment().commit(&creates.iter().collect::<Vec<_>>()).unwrap();
+    }
+    drop(store);
+    let store = open(limited(dir.path(), max_lifetime));
+    let environment = store.environment();
+    let (mut due, mut cursor) = (Vec::new(), SweepCursor::SESSIONS);
+    loop {
+        let (found, next) = environment.due(&cursor, clock.now(), 200).unwrap();
+        due.extend(found);
+        let Some(next) = next else { break };
+        cursor = next;
+    }
+    assert_eq!(due.len(), 200);
+    let sweep = Write::Sweep { due, now: clock.now() };
+    let estimate = estimate(&store, &sweep).sum();
+    let before = data_pages(&store);
+    assert_eq!(environment.commit(&[&sweep]), Ok(vec![Ok(0)]));
+    let after = data_pages(&store);
+    let written = after.iter().enumerate().filter(|(page, bytes)| before.get(*page) != Some(bytes)).count();
+    assert!(written > 400 && estimate >= written as u64, "{estimate} of {written}");
+    assert_eq!(problems(&store), [""; 0]);
 }
 
 #[test]
