@@ -39,37 +39,19 @@ fn commit(environment: &Environment, writes: &[&Write]) -> Result<Vec<Result<u64
     catch_unwind(AssertUnwindSafe(|| environment.commit(writes))).unwrap_or(Err(PANICKED))
 }
 
-/// Retries a write that found no room after each step of a sweep, as long as there are expired sessions.
+/// Retries a write that found no room after each step of a sweep, as long as there are due entries. It does not read
+/// all sessions for a lowered `maxLifetime`, because other writes wait.
 fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError) -> Result<u64> {
-    if let Some(written) = write_after_steps(environment, write, SweepCursor::EXPIRIES)? {
-        return Ok(written);
-    }
-    let Some(scan) = environment.begin_lifetime_scan()? else { return Err(full) };
-    if let Some(written) = write_after_steps(environment, write, SweepCursor::SESSIONS)? {
-        return Ok(written);
-    }
-    environment.end_lifetime_scan(scan)?;
-    Err(full)
-}
-
-/// Same as `write_after_sweep`, for the part of a sweep that starts at the cursor. `None` if there is still no room.
-fn write_after_steps(
-    environment: &Environment,
-    write: &Write,
-    mut cursor: SweepCursor,
-) -> Result<Option<u64>> {
     let now = environment.clock.now();
     loop {
-        let (due, next) = environment.due(&cursor, now, SWEEP_STEP)?;
+        let (due, _) = environment.due(&SweepCursor::EXPIRIES, now, SWEEP_STEP)?;
         if due.is_empty() {
-            let Some(next) = next else { return Ok(None) };
-            cursor = next;
-            continue;
+            return Err(full);
         }
         write_all(environment, &[&Write::Sweep { due, now }]).swap_remove(0)?;
         match commit(environment, &[write]) {
             Err(StoreError::Full(_)) => {}
-            written => return written?.swap_remove(0).map(Some),
+            written => return written?.swap_remove(0),
         }
     }
 }

@@ -7,6 +7,8 @@
 //! - If `lifetime` is complete, no session ends before its entry, with this limit or a longer one.
 //! - A sweep with a smaller limit sets `lifetime` to this limit, and then reads all sessions. If `lifetime` is still
 //!   the same at the end, the sweep completes it. Otherwise the next sweep starts again.
+//! - A sweep that finds an incomplete `lifetime` with its own limit keeps it, and reads all sessions. So concurrent
+//!   scans with the same limit do not disturb each other.
 //! - A transaction removes `lifetime` if it writes a session that ends before its entry with that limit. See `rows`.
 //!
 //! Rows in a log do not count before they are drained. A sweep drains the log first.
@@ -61,7 +63,8 @@ impl Environment {
         .map_err(|error| self.failed(error))
     }
 
-    /// Starts a scan of all sessions, unless the expiry index respects the limit of this process.
+    /// Starts a scan of all sessions, unless the expiry index respects the limit of this process. If an incomplete
+    /// scan has the same limit, returns that scan.
     ///
     /// # Errors
     /// As for `change`.
@@ -73,8 +76,10 @@ impl Environment {
             let view = self.read()?;
             view.tables().indexed_lifetime(&view).map_err(|error| self.failed(error))?
         };
-        if indexed.is_some_and(|indexed| indexed.is_complete() && indexed.max <= max) {
-            return Ok(None);
+        match indexed {
+            Some(indexed) if indexed.is_complete() && indexed.max <= max => return Ok(None),
+            Some(indexed) if !indexed.is_complete() && indexed.max == max => return Ok(Some(indexed)),
+            _ => {}
         }
         self.change(|rows| {
             let scan = IndexedLifetime { max, scan: rows.txn.id() as u64 };

@@ -154,11 +154,13 @@ impl PageEstimator<'_> {
             Write::Sweep { due, now } => {
                 count.entries += due.len() as u64;
                 for (_, key) in due.iter().filter(|_| exact) {
-                    // The record of a live session is rewritten with its new index key.
+                    // The record of a live session is rewritten, and its entry moves to another page of the expiry
+                    // index.
                     let is_live = |record: Record<'_>| !record.header.end(self.lifetime).is_past(*now);
                     if let Some(bytes) = self.tables.sessions.get(self.txn, key)?
                         && Record::parse(bytes).is_ok_and(is_live)
                     {
+                        count.entries += 1;
                         self.add_record(bytes.len(), count, 0);
                     }
                 }

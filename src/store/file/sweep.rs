@@ -18,11 +18,8 @@ impl FileStore {
         self.redo().drain_now()?;
         let at = environment.clock.now();
         let mut removed = 0;
-        if self.sweep_after(SweepCursor::EXPIRIES, at, &mut removed)?
-            && let Some(scan) = self.redo().begin_lifetime_scan()?
-            && self.sweep_after(SweepCursor::SESSIONS, at, &mut removed)?
-        {
-            self.redo().end_lifetime_scan(scan)?;
+        if self.sweep_after(SweepCursor::EXPIRIES, at, &mut removed)? {
+            self.sweep_past_lifetime(at, &mut removed)?;
         }
         if !self.is_closing() && environment.has_unused_keys()? {
             self.write(Write::DropUnusedKeys)?;
@@ -34,13 +31,25 @@ impl FileStore {
         Ok(removed)
     }
 
-    /// Sweeps from the cursor on, and returns whether it has reached the end. It stops after the last handle was
-    /// closed. The next sweep continues.
+    /// Sweeps the sessions that the limit of this process ends before their entry in the expiry index. See `due`.
+    pub(super) fn sweep_past_lifetime(&self, at: Millis, removed: &mut u64) -> Result<()> {
+        if let Some(scan) = self.redo().begin_lifetime_scan()?
+            && self.sweep_after(SweepCursor::SESSIONS, at, removed)?
+        {
+            self.redo().end_lifetime_scan(scan)?;
+        }
+        Ok(())
+    }
+
+    /// Sweeps from the cursor on. Returns whether it has reached the end, and a scan of all sessions has skipped none.
+    /// It stops after the last handle was closed. The next sweep continues.
     fn sweep_after(&self, mut cursor: SweepCursor, at: Millis, removed: &mut u64) -> Result<bool> {
+        let mut has_skipped = false;
         while !self.is_closing() {
             let next = match self.redo().sweep(&cursor, at) {
                 Ok(Some(step)) => {
                     *removed += step.removed;
+                    has_skipped |= step.has_skipped;
                     step.next
                 }
                 // There is no log, or too little room for such a step.
@@ -56,7 +65,7 @@ impl FileStore {
                 }
                 Err(error) => return Err(error),
             };
-            let Some(next) = next else { return Ok(true) };
+            let Some(next) = next else { return Ok(!has_skipped) };
             cursor = next;
         }
         Ok(false)

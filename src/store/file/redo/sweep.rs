@@ -2,7 +2,8 @@
 //!
 //! They change the data file directly. This is safe, because an expired session never becomes live again. A logged
 //! row is complete, so draining it later also corrects its index entries. A sweep skips keys in the overlay and in
-//! the batch in progress, because a drain writes these rows anyway.
+//! the batch in progress, because a drain writes these rows anyway. But a power loss may remove them from the log. So
+//! a scan of all sessions that skips one is incomplete.
 
 use super::engine::Redo;
 use super::points;
@@ -16,6 +17,8 @@ use crate::store::file::tables::IndexedLifetime;
 /// The result of a step.
 pub(in crate::store::file) struct Step {
     pub removed: u64,
+    /// Whether a scan of all sessions has skipped one.
+    pub has_skipped: bool,
     /// The cursor of the next step. `None` at the end.
     pub next: Option<SweepCursor>,
 }
@@ -32,12 +35,14 @@ impl Redo {
         }
         let environment = &self.environment;
         let (due, next) = environment.due(cursor, now, points::limit(SWEEP_STEP, 3))?;
+        let found = due.len();
         let free: Vec<DueEntry> = {
             let gate = self.overlay().gate();
             due.into_iter().filter(|(_, key)| !gate.has(key)).collect()
         };
+        let has_skipped = matches!(cursor, SweepCursor::Sessions(_)) && free.len() < found;
         if free.is_empty() {
-            return Ok(Some(Step { removed: 0, next }));
+            return Ok(Some(Step { removed: 0, has_skipped, next }));
         }
         let (removed, ended) = environment.change(|rows| {
             let mut batch = WriteBatch::new(
@@ -57,10 +62,10 @@ impl Redo {
         let removed = removed.len() as u64;
         environment.counters.add(CounterDelta { expired: removed, ..CounterDelta::default() });
         environment.events.publish_ends(ended);
-        Ok(Some(Step { removed, next }))
+        Ok(Some(Step { removed, has_skipped, next }))
     }
 
-    /// Starts a scan of all sessions, unless the expiry index respects the limit of this process.
+    /// Same as [`Environment::begin_lifetime_scan`](crate::store::file::environment::Environment::begin_lifetime_scan).
     ///
     /// # Errors
     /// Those of a commit.

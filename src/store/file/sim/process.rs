@@ -411,9 +411,13 @@ impl Store {
     }
 
     fn sweep_after(&self, world: &World, mut cursor: SweepCursor, at: Millis) -> Result<bool> {
+        let mut has_skipped = false;
         while !self.is_closing.get() {
             let next = match self.redo.sweep(&cursor, at) {
-                Ok(Some(step)) => step.next,
+                Ok(Some(step)) => {
+                    has_skipped |= step.has_skipped;
+                    step.next
+                }
                 Ok(None) | Err(StoreError::Full(_)) => {
                     let (due, next) = self.environment.due(&cursor, at, SWEEP_STEP)?;
                     if due.is_empty() {
@@ -432,7 +436,7 @@ impl Store {
                 }
                 Err(error) => return Err(error),
             };
-            let Some(next) = next else { return Ok(true) };
+            let Some(next) = next else { return Ok(!has_skipped) };
             cursor = next;
         }
         Ok(false)

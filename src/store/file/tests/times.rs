@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use super::apply::Write;
-use super::estimate::{PageEstimator, Trees};
+use super::estimate::{PageEstimate, PageEstimator, Trees};
 use super::redo::points::hooks::{CommitFault, Simulator, simulate};
 use super::*;
 use crate::codec;
@@ -232,14 +232,13 @@ fn a_longer_lifetime_ends_no_session_earlier() {
     assert_eq!((store.clean(), store.size()), (Ok(4), Ok(0)));
 }
 
+/// The number of the last transaction.
+fn last_transaction(store: &FileStore) -> usize {
+    store.environment().read().unwrap().id()
+}
+
 #[test]
-fn a_create_in_a_full_store_removes_sessions_past_a_lowered_lifetime() {
-    let dir = new_dir();
-    let clock = clock();
-    let open = |options: FileOptions| {
-        let options = FileOptions { max_bytes: NonZeroU64::new(1 << 20), max_session_bytes: None, ..options };
-        FileStore::open_at(&options, clock.clone()).unwrap()
-    };
+fn a_full_store_has_room_after_a_sweep_with_a_lowered_lifetime() {
     let pad = "x".repeat(3000);
     let fill = |store: &FileStore, prefix: &str| {
         let mut created = 0;
@@ -252,21 +251,36 @@ fn a_create_in_a_full_store_removes_sessions_past_a_lowered_lifetime() {
             }
         }
     };
-    let store = open(options(dir.path()));
-    let (created, code) = fill(&store, "a");
-    assert_eq!(code, "ERR_STORE_FULL");
-    drop(store);
-    clock.advance(2 * HOUR);
-    let store = open(limited(dir.path(), HOUR));
-    let (created_later, code) = fill(&store, "b");
-    assert_eq!((code, store.stats().unwrap().sessions), ("ERR_STORE_FULL", Some(created_later)));
-    // The free pages are more scattered now.
-    assert!(created_later > created - created / 20, "{created_later} of {created}");
-    assert_eq!(problems(&store), [""; 0]);
+    for mib in [1, 8] {
+        let dir = new_dir();
+        let clock = clock();
+        let open = |options: FileOptions| {
+            let max_bytes = NonZeroU64::new(mib << 20);
+            let options = FileOptions { max_bytes, max_session_bytes: None, ..options };
+            FileStore::open_at(&options, clock.clone()).unwrap()
+        };
+        let store = open(options(dir.path()));
+        let (created, code) = fill(&store, "a");
+        assert_eq!(code, "ERR_STORE_FULL");
+        drop(store);
+        clock.advance(2 * HOUR);
+        let store = open(limited(dir.path(), HOUR));
+        let before = last_transaction(&store);
+        assert_eq!(fill(&store, "b"), (0, "ERR_STORE_FULL"));
+        // At most the one that frees pages, however many sessions there are.
+        let commits = last_transaction(&store) - before;
+        assert!(commits <= 1, "{commits} commits with {created} sessions");
+        assert_eq!(store.clean(), Ok(created));
+        let (created_later, code) = fill(&store, "b");
+        assert_eq!((code, store.stats().unwrap().sessions), ("ERR_STORE_FULL", Some(created_later)));
+        // The free pages are more scattered now.
+        assert!(created_later > created - created / 20, "{created_later} of {created}");
+        assert_eq!(problems(&store), [""; 0]);
+    }
 }
 
 #[test]
-fn a_sweep_scans_again_after_an_interrupted_or_disturbed_scan() {
+fn an_interrupted_or_disturbed_scan_does_not_complete() {
     let dir = new_dir();
     let clock = clock();
     let open = |options: FileOptions| FileStore::open_at(&options, clock.clone()).unwrap();
@@ -280,27 +294,56 @@ fn a_sweep_scans_again_after_an_interrupted_or_disturbed_scan() {
     let interrupted = begin(&store).unwrap();
     drop(store);
     let store = open(limited(dir.path(), 5 * HOUR));
-    let scan = begin(&store).unwrap();
-    // Another scan has started since.
-    end(&store, interrupted);
-    assert_ne!(begin(&store), None);
-    end(&store, scan);
+    let before = last_transaction(&store);
+    assert_eq!((begin(&store), last_transaction(&store)), (Some(interrupted), before));
     drop(store);
-    // A process without a limit writes before the end of the scan.
+    // Scans with another limit start again.
+    let store = open(limited(dir.path(), 6 * HOUR));
+    let longer = begin(&store).unwrap();
+    assert_ne!(longer.max, interrupted.max);
+    end(&store, interrupted);
+    assert_eq!(begin(&store), Some(longer));
+    drop(store);
     let store = open(limited(dir.path(), 5 * HOUR));
     let scan = begin(&store).unwrap();
+    assert!(scan.max == interrupted.max && scan != interrupted);
+    end(&store, longer);
+    assert_eq!(begin(&store), Some(scan));
     drop(store);
+    // A process without a limit writes before the end of the scan.
     let store = open(options(dir.path()));
     log_in(&store, "new", at(10_000 * HOUR));
     drop(store);
     let store = open(limited(dir.path(), 5 * HOUR));
     end(&store, scan);
-    assert_ne!(begin(&store), None);
+    assert!(begin(&store).is_some_and(|again| again != scan));
     assert_eq!((store.clean(), begin(&store)), (Ok(6), None));
     drop(store);
     // Without changes, a longer limit needs no scan.
     assert_eq!(begin(&open(limited(dir.path(), 6 * HOUR))), None);
     assert_ne!(begin(&open(limited(dir.path(), 4 * HOUR))), None);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_scan_that_skips_a_session_in_the_log_does_not_complete() {
+    let dir = new_dir();
+    let clock = clock();
+    let open = |options: FileOptions| FileStore::open_at(&options, clock.clone()).unwrap();
+    let store = open(options(dir.path()));
+    log_in_hourly(&store, &clock, 0..10);
+    drop(store);
+    let store = open(limited(dir.path(), 5 * HOUR));
+    let indexed = || {
+        let view = store.environment().read().unwrap();
+        view.tables().indexed_lifetime(&view).unwrap().unwrap()
+    };
+    assert_eq!(store.touch(&id("9"), at(10_000 * HOUR)), Ok(true));
+    let mut removed = 0;
+    store.sweep_past_lifetime(clock.now(), &mut removed).unwrap();
+    assert_eq!((removed, indexed().is_complete()), (6, false));
+    assert_eq!(store.clean(), Ok(0));
+    assert!(indexed().is_complete());
 }
 
 #[test]
@@ -423,6 +466,24 @@ fn the_first_write_with_room_enforces_lifetimes_without_a_sweep() {
     assert_eq!(format(dir.path()), Some(3));
 }
 
+/// The exact page estimate of a write, without free pages.
+fn estimate(store: &FileStore, write: &Write) -> PageEstimate {
+    let environment = store.environment();
+    let view = environment.read().unwrap();
+    let trees = Trees::read(view.tables(), &view).unwrap();
+    let estimator = PageEstimator {
+        tables: view.tables(),
+        txn: &view,
+        encryption: &environment.encryption,
+        trees: &trees,
+        page_size: environment.page_size,
+        free: 0,
+        max_per_user: None,
+        lifetime: environment.limits.max_lifetime,
+    };
+    estimator.of(&[write], true).unwrap()
+}
+
 #[test]
 fn the_page_estimate_includes_the_creation_time_that_a_touch_adds() {
     let dir = new_dir();
@@ -448,24 +509,65 @@ fn the_page_estimate_includes_the_creation_time_that_a_touch_adds() {
         view.tables().sessions.stat(&view).unwrap().overflow_pages
     };
     assert_eq!(overflow_pages(), 2);
-    let estimate = {
-        let view = environment.read().unwrap();
-        let trees = Trees::read(view.tables(), &view).unwrap();
-        let estimator = PageEstimator {
-            tables: view.tables(),
-            txn: &view,
-            encryption: &environment.encryption,
-            trees: &trees,
-            page_size,
-            free: 0,
-            max_per_user: None,
-            lifetime: Lifetime::UNLIMITED,
-        };
-        estimator.of(&[&Write::Touch { id: id("old"), expires: at(HOUR), enough: None }], true).unwrap()
-    };
+    let estimate = estimate(&store, &Write::Touch { id: id("old"), expires: at(HOUR), enough: None });
     assert_eq!(store.touch(&id("old"), at(HOUR)), Ok(true));
     store.redo().drain_now().unwrap();
     assert_eq!((estimate.runs, overflow_pages()), (vec![3], 3));
+}
+
+/// The pages of the data file, without the meta pages.
+fn data_pages(store: &FileStore) -> Vec<Vec<u8>> {
+    let page_size = store.environment().page_size as usize;
+    let data = std::fs::read(store.environment().data_path()).unwrap();
+    data.chunks(page_size).skip(2).map(<[u8]>::to_vec).collect()
+}
+
+#[test]
+fn the_page_estimate_includes_both_pages_of_a_moved_entry() {
+    const SESSIONS: Millis = 50_000;
+    let dir = new_dir();
+    let clock = clock();
+    clock.advance(SESSIONS * HOUR);
+    let open = |options: FileOptions| {
+        // Too small for a log.
+        let max_bytes = NonZeroU64::new(32 << 20);
+        FileStore::open_at(&FileOptions { max_bytes, ..options }, clock.clone()).unwrap()
+    };
+    let max_lifetime = 2 * SESSIONS * HOUR;
+    let store = open(options(dir.path()));
+    let creates: Vec<Write> = (0..SESSIONS)
+        .map(|session| {
+            // Some entries are far away. These are scattered over the expiry index, before and after their move.
+            let lifetime = max_lifetime + if session % 250 == 0 { 1125 * HOUR } else { -100 * HOUR };
+            let created = session * HOUR;
+            let name = format!("{session:05}");
+            let text = format!(r#"{{"sessionId":"{name}","expires":1}}"#);
+            let anonymous = json(&name, None, &text, at(created + lifetime));
+            Write::Create(store.new_record_at(&anonymous, START + created).unwrap())
+        })
+        .collect();
+    for creates in creates.chunks(5000) {
+        store.environment().commit(&creates.iter().collect::<Vec<_>>()).unwrap();
+    }
+    drop(store);
+    let store = open(limited(dir.path(), max_lifetime));
+    let environment = store.environment();
+    let (mut due, mut cursor) = (Vec::new(), SweepCursor::SESSIONS);
+    loop {
+        let (found, next) = environment.due(&cursor, clock.now(), 200).unwrap();
+        due.extend(found);
+        let Some(next) = next else { break };
+        cursor = next;
+    }
+    assert_eq!(due.len(), 200);
+    let sweep = Write::Sweep { due, now: clock.now() };
+    let estimate = estimate(&store, &sweep).sum();
+    let before = data_pages(&store);
+    assert_eq!(environment.commit(&[&sweep]), Ok(vec![Ok(0)]));
+    let after = data_pages(&store);
+    let written = after.iter().enumerate().filter(|(page, bytes)| before.get(*page) != Some(bytes)).count();
+    assert!(written > 400 && estimate >= written as u64, "{estimate} of {written}");
+    assert_eq!(problems(&store), [""; 0]);
 }
 
 #[test]
