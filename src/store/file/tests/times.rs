@@ -127,6 +127,10 @@ fn log_in_hourly(store: &FileStore, clock: &MockClock, names: std::ops::Range<u3
     }
 }
 
+fn open_with(options: FileOptions, max_bytes: Option<NonZeroU64>, clock: &Arc<MockClock>) -> Arc<FileStore> {
+    FileStore::open_at(&FileOptions { max_bytes, ..options }, clock.clone()).unwrap()
+}
+
 /// With `max_bytes` that is too small for a log, writes go to the data file directly.
 const WITH_AND_WITHOUT_LOG: [Option<NonZeroU64>; 2] = [None, NonZeroU64::new(8 << 20)];
 
@@ -135,9 +139,7 @@ fn a_sweep_removes_sessions_past_a_lowered_lifetime() {
     for max_bytes in WITH_AND_WITHOUT_LOG {
         let dir = new_dir();
         let clock = clock();
-        let open = |options: FileOptions| {
-            FileStore::open_at(&FileOptions { max_bytes, ..options }, clock.clone()).unwrap()
-        };
+        let open = |options| open_with(options, max_bytes, &clock);
         let store = open(limited(dir.path(), 5000 * HOUR));
         assert_eq!(store.clean(), Ok(0));
         log_in_hourly(&store, &clock, 0..1000);
@@ -162,9 +164,7 @@ fn a_sweep_removes_sessions_that_a_process_without_a_lifetime_has_written() {
     for max_bytes in WITH_AND_WITHOUT_LOG {
         let dir = new_dir();
         let clock = clock();
-        let open = |options: FileOptions| {
-            FileStore::open_at(&FileOptions { max_bytes, ..options }, clock.clone()).unwrap()
-        };
+        let open = |options| open_with(options, max_bytes, &clock);
         let store = open(limited(dir.path(), 50 * HOUR));
         log_in_hourly(&store, &clock, 0..10);
         assert_eq!(store.clean(), Ok(0));
